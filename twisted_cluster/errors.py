@@ -1,0 +1,99 @@
+"""
+Every error this package raises on purpose, split by whose fault it is.
+
+An L{OperatorError} is mended by whoever runs the command, an L{AppError} by
+the author of the app, a L{PeerError} by neither: the other end of a channel
+or of the admin socket did what its protocol forbids.
+"""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """
+    Base of all errors of this package.
+    """
+
+
+class OperatorError(ClusterError):
+    """
+    The operator asked for something that can't be had.
+
+    @ivar what: What can't be done, the words after "can't".
+    @ivar cause: Why not.
+    @ivar remedy: What to do about it.
+    """
+
+    def __init__(self, what: str, cause: str, remedy: str) -> None:
+        super().__init__(f"can't {what}: {cause}; {remedy}")
+        self.what = what
+        self.cause = cause
+        self.remedy = remedy
+
+
+class ConfigError(OperatorError):
+    """
+    A value on the command line or in the config file is wrong.
+    """
+
+
+class ListenError(OperatorError):
+    """
+    A listener can't be bound.
+    """
+
+
+class AdminError(OperatorError):
+    """
+    The admin socket can't be bound or reached, or it refused a command.
+    """
+
+
+class ReloadRefused(OperatorError):
+    """
+    A reload, restart or scale can't begin now: another one is under way, or
+    the cluster is stopping.
+    """
+
+
+class NoSuchSlot(OperatorError):
+    """
+    A command names a slot that the cluster does not have.
+    """
+
+
+class AppError(ClusterError):
+    """
+    The app misbehaved.
+
+    @ivar traceback: The app's traceback as text, or an empty string.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class AppLoadError(AppError):
+    """
+    The app can't be imported, or is of a type that can't be served.
+    """
+
+
+class ReloadFailed(AppError):
+    """
+    A reload was aborted because a replacement crashed or was not Ready in
+    time.  The old generation goes on serving.
+    """
+
+
+class PeerError(ClusterError):
+    """
+    The other end of a channel or an admin connection broke the protocol.
+    """
+
+
+class ChannelLost(PeerError):
+    """
+    The channel to a worker is gone.
+    """

@@ -1,0 +1,255 @@
+"""
+The interfaces between the rooms of the package, and those an app or a plug-in
+may provide.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from twisted_cluster.events import EventStream, ExitStatus, ListenerState, State
+
+Peer = tuple[Any, ...]
+"""The address of a client as accept(2) gave it; empty for a UNIX socket."""
+
+
+class ILoad(Interface):
+    """
+    What a policy may know of a worker that can take a connection now.
+    """
+
+    slot = Attribute("int: the slot of the worker.")
+    connections = Attribute("int: connections dispatched to it and not yet closed.")
+
+
+class IScheduler(Interface):
+    """
+    A policy: which worker gets a connection.  It runs in the master, for each
+    connection, and must neither block nor keep a reference to the loads.
+    """
+
+    def choose(loads: Sequence[ILoad], peer: Peer) -> ILoad:
+        """
+        Choose one of C{loads}.
+
+        @param loads: The workers that are scheduled and have credit, by
+            ascending slot; never empty.
+        @param peer: The address of the client.
+        """
+
+
+class IWorkerObserver(Interface):
+    """
+    Whoever asked for a worker process hears of its fate here.
+    """
+
+    def started(pid: int) -> None:
+        """
+        The process exists.  Called at most once, before C{exited}; possibly
+        before C{spawn} returns.
+        """
+
+    def output(line: str) -> None:
+        """
+        The process wrote a line to its standard output or error.
+        """
+
+    def exited(status: ExitStatus) -> None:
+        """
+        The process is gone and reaped, or could not be started.  Called
+        exactly once, and never before C{spawn} has returned.
+        """
+
+
+class IWorkerProcess(Interface):
+    """
+    A worker process, as the master holds it.
+    """
+
+    pid = Attribute("int or None: the process id, None before it is started.")
+
+    def signal(number: int) -> None:
+        """
+        Send a signal.  Nothing happens if the process is gone or has not been
+        started yet.
+        """
+
+
+class IWorkerSpawner(Interface):
+    """
+    Makes worker processes.
+    """
+
+    kind = Attribute("str: how it makes them, one word for status and logs.")
+
+    def spawn(
+        slot: int, generation: int, channel: socket.socket, observer: IWorkerObserver
+    ) -> IWorkerProcess:
+        """
+        Start a process that speaks the worker's side of the protocol over
+        C{channel}.  The spawner takes C{channel} and closes the master's copy
+        when the process has its own.
+        """
+
+    def stop() -> None:
+        """
+        Give up whatever the spawner holds; no C{spawn} follows.
+        """
+
+
+@dataclass(frozen=True)
+class Account:
+    """
+    What became of the accepted connections:
+    C{accepted == acked + shed + inFlight}, always.
+    """
+
+    accepted: int = 0
+    acked: int = 0
+    shed: int = 0
+    inFlight: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """
+    One worker at one moment.
+
+    @ivar connections: Connections dispatched to it and not yet closed.
+    @ivar since: Seconds since the epoch at which it entered C{state}.
+    @ivar restarts: How often the slot was restarted after a crash.
+    @ivar reason: Why it is in this state; may be empty.
+    """
+
+    slot: int
+    generation: int
+    pid: int | None
+    state: State
+    connections: int
+    since: float
+    restarts: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """
+    One listener at one moment.
+
+    @ivar name: The endpoint string that it was made from.
+    @ivar address: Where it is bound, C{host:port} or a path.
+    """
+
+    name: str
+    address: str
+    state: ListenerState
+    accepted: int
+
+
+@dataclass(frozen=True)
+class RollingStatus:
+    """
+    The replacement under way.
+    """
+
+    generation: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """
+    The whole cluster at one moment.
+
+    @ivar generation: The generation that a worker spawned now would have.
+    @ivar wanted: How many slots there are to be.
+    @ivar since: Seconds since the epoch at which the master started.
+    @ivar workers: Every worker, by slot and generation, draining ones of old
+        generations included.
+    """
+
+    version: str
+    pid: int
+    app: str
+    policy: str
+    spawner: str
+    generation: int
+    wanted: int
+    since: float
+    account: Account
+    listeners: tuple[ListenerStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    rolling: RollingStatus | None = None
+
+    def asDict(self) -> dict[str, Any]:
+        """
+        The same as plain dicts, lists, strings and numbers, fit for JSON.
+        """
+        return asdict(
+            self,
+            dict_factory=lambda pairs: {
+                name: value.value if isinstance(value, (State, ListenerState)) else value
+                for name, value in pairs
+            },
+        )
+
+
+class ICluster(Interface):
+    """
+    A running cluster, as operators' tools see it.  Lives in the master.  A
+    refusal is an L{twisted_cluster.errors.OperatorError} in the Deferred.
+    """
+
+    events = Attribute("L{EventStream}: everything that happens.")
+
+    def status() -> ClusterStatus:
+        """
+        The cluster now.
+        """
+
+    def reload() -> Any:
+        """
+        Replace all workers by new ones of the next generation.
+
+        @return: A Deferred that fires with the new generation when the last
+            slot has been replaced, or fails with
+            L{twisted_cluster.errors.ReloadFailed} or
+            L{twisted_cluster.errors.ReloadRefused}.
+        """
+
+    def restart(slot: int) -> Any:
+        """
+        Replace the worker of one slot, or revive a failed slot.
+
+        @return: A Deferred like that of L{reload}; fails with
+            L{twisted_cluster.errors.NoSuchSlot} if there is no such slot.
+        """
+
+    def scale(wanted: int) -> Any:
+        """
+        Have C{wanted} slots.
+
+        @return: A Deferred that fires with C{wanted} when the new workers are
+            Ready or the surplus ones have exited.
+        """
+
+    def broadcast(text: str) -> int:
+        """
+        Send C{text} to all Ready workers.
+
+        @return: How many workers it was sent to.
+        """
+
+    def stop(now: bool = False) -> Any:
+        """
+        Stop the whole process: stop accepting, drain, exit.
+
+        @param now: Do not drain.
+        @return: A Deferred that fires when no worker is left.
+        """
