@@ -2,18 +2,89 @@
 One frozen configuration, validated where it is made.
 
 The command line, the config file and code that embeds the cluster all end in
-a L{ClusterConfig}; nothing downstream checks a value again.
+a L{ClusterConfig}; nothing downstream checks a value again.  Usable in any
+process.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from twisted_cluster import cpus
+from twisted_cluster.errors import ConfigError
+from twisted_cluster.kinds import (
+    Count,
+    Endpoints,
+    Kind,
+    OptionalWord,
+    Path,
+    PolicyName,
+    PythonName,
+    Seconds,
+    SocketPath,
+    Whole,
+    shown,
+    typeName,
+)
+
+DEFAULT_ADMIN = "twisted-cluster.sock"
+"""Where the admin socket is unless someone says otherwise: a path relative to
+the directory in which the command is given."""
+
+MAX_WORKERS = 1024
+"""More slots than this are a mistake in typing."""
+
+MAX_CREDIT = 250
+"""One handoff carries all the descriptors that credit allows, and the kernel
+takes 253 descriptors at a time."""
+
+TOML_TABLE = "cluster"
+"""The table of a TOML file that holds the options."""
+
+
+def _usableCpus() -> int:
+    return cpus.usableCpus()
+
+
+FIELDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "app": PythonName("hello:resource"),
+        "listen": Endpoints(),
+        "workers": Count(1, MAX_WORKERS, _usableCpus),
+        "policy": PolicyName(),
+        "admin": SocketPath(),
+        "generationTimeout": Seconds(zero=False),
+        "drainTimeout": Seconds(),
+        "drainGrace": Seconds(),
+        "stopTimeout": Seconds(),
+        "hungTimeout": Seconds(zeroMeans="no limit"),
+        "heartbeat": Seconds(zero=False),
+        "credit": Whole(1, MAX_CREDIT),
+        "reloadParallel": Whole(1, MAX_WORKERS),
+        "reloadOnTouch": Path(),
+        "restartIntensity": Whole(1, 10_000),
+        "restartPeriod": Seconds(zero=False),
+        "backoffBase": Seconds(zero=False),
+        "backoffCap": Seconds(zero=False),
+        "reactor": OptionalWord("a reactor"),
+    }
+)
+"""What each field of L{ClusterConfig} accepts."""
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
     """
-    Everything the master needs to know.  Times are in seconds.
+    Everything the master needs to know.  Times are in seconds.  Making one
+    raises L{ConfigError} if any value is wrong; what only the process that
+    acts on a value can know (whether the policy exists, whether an address can
+    be bound) is found out there.
 
     @ivar app: What the workers run, C{module:attr}.
     @ivar listen: Endpoint strings, one listener each.
@@ -46,7 +117,7 @@ class ClusterConfig:
     listen: tuple[str, ...] = ()
     workers: int = 1
     policy: str = "round-robin"
-    admin: str | None = "twisted-cluster.sock"
+    admin: str | None = DEFAULT_ADMIN
     generationTimeout: float = 60.0
     drainTimeout: float = 30.0
     drainGrace: float = 1.0
@@ -61,3 +132,154 @@ class ClusterConfig:
     backoffBase: float = 0.1
     backoffCap: float = 30.0
     reactor: str | None = None
+
+    def __post_init__(self) -> None:
+        for field, kind in FIELDS.items():
+            value = getattr(self, field)
+            try:
+                kind.check(value)
+            except ValueError as error:
+                raise _refusal(f"{field}={shown(value)}", error, kind.allowed) from None
+        if 0 < self.hungTimeout < 2 * self.heartbeat:
+            raise ConfigError(
+                f"use hungTimeout={self.hungTimeout}",
+                f"a worker tells only every {self.heartbeat} s that its reactor runs (heartbeat)",
+                f"give 0 for no limit, or at least {2 * self.heartbeat}",
+            )
+        if self.backoffCap < self.backoffBase:
+            raise ConfigError(
+                f"use backoffCap={self.backoffCap}",
+                f"the first delay, backoffBase, is {self.backoffBase}",
+                f"give at least {self.backoffBase}",
+            )
+
+
+_FOR_CODE_ONLY = frozenset({"heartbeat", "backoffBase", "backoffCap", "reactor"})
+"""Fields that no option sets: they follow from others, or one value fits all."""
+
+
+def optionName(field: str) -> str:
+    """
+    The long option, without dashes before it, that sets C{field}:
+    C{drain-timeout} for C{drainTimeout}.
+    """
+    return re.sub("[A-Z]", lambda match: "-" + match.group().lower(), field)
+
+
+def fieldName(option: str) -> str:
+    """
+    The inverse of L{optionName}.
+    """
+    return re.sub("-([a-z])", lambda match: match.group(1).upper(), option)
+
+
+OPTIONS: Mapping[str, Kind] = MappingProxyType(
+    {
+        **{optionName(field): FIELDS[field] for field in FIELDS if field not in _FOR_CODE_ONLY},
+        "service": PythonName("hello:MyCluster"),
+    }
+)
+"""What each option accepts, on the command line and in a TOML file."""
+
+
+def fromText(option: str, text: str) -> Any:
+    """
+    The value that C{--option text} on the command line stands for.
+
+    @raise ConfigError: It stands for none, or for one that is not allowed.
+    """
+    kind = OPTIONS[option]
+    try:
+        value = kind.parse(text)
+        kind.check(value)
+    except ValueError as error:
+        raise _refusal(f"--{option} {shown(text)}", error, kind.written) from None
+    return value
+
+
+def fromToml(path: str, readers: Sequence[str] = ("tomllib", "tomli")) -> dict[str, Any]:
+    """
+    The options in the C{[cluster]} table of a TOML file, by option name.
+
+    @param readers: The modules that can read TOML, best first.
+
+    @raise ConfigError: The file can't be read, it has anything but this table,
+        or an option in it does not exist or has a wrong value.
+    """
+    return {
+        option: _fromTomlValue(path, option, value)
+        for option, value in _clusterTable(path, _readToml(path, readers)).items()
+    }
+
+
+def _fromTomlValue(path: str, option: str, value: object) -> Any:
+    where = f"{option} = {shown(value)} in {path}"
+    kind = OPTIONS.get(option)
+    if kind is None:
+        raise ConfigError(f"use {where}", "there is no such option", _nearest(option))
+    try:
+        loaded = kind.load(value)
+        kind.check(loaded)
+    except ValueError as error:
+        raise _refusal(where, error, kind.written) from None
+    return loaded
+
+
+def _nearest(option: str) -> str:
+    near = difflib.get_close_matches(option, OPTIONS, n=3)
+    if near:
+        return f"the nearest that exist are {', '.join(near)}"
+    return f"those that exist are {', '.join(OPTIONS)}"
+
+
+def _clusterTable(path: str, document: dict[str, Any]) -> dict[str, Any]:
+    for key, value in document.items():
+        if key != TOML_TABLE:
+            raise ConfigError(
+                f"use {shown(key)} in {path}",
+                f"it is outside of the table [{TOML_TABLE}]",
+                f"put all options below a line [{TOML_TABLE}] and remove the rest",
+            )
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"use {key} = {shown(value)} in {path}",
+                f"it is {typeName(value)}, not a table",
+                f"put all options below a line [{TOML_TABLE}]",
+            )
+    table: dict[str, Any] = document.get(TOML_TABLE, {})
+    return table
+
+
+def _readToml(path: str, readers: Sequence[str]) -> dict[str, Any]:
+    reader = _tomlReader(path, readers)
+    try:
+        with open(path, "rb") as file:
+            document: dict[str, Any] = reader.load(file)
+    except OSError as error:
+        raise ConfigError(
+            f"read {path}", error.strerror or str(error), "name a TOML file that can be read"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"read {path}", f"it is not TOML: {error}", "mend the file") from None
+    return document
+
+
+def _tomlReader(path: str, names: Sequence[str]) -> ModuleType:
+    """
+    The first of the modules C{names} that is installed: the standard library
+    reads TOML from Python 3.11 on only.
+    """
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ConfigError(
+        f"read {path}",
+        "this Python has no reader for TOML",
+        "install one with: pip install twisted_cluster[toml]",
+    )
+
+
+def _refusal(what: str, error: ValueError, allowed: str) -> ConfigError:
+    return ConfigError(f"use {what}", str(error), f"give {allowed}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any
 
 from zope.interface import Attribute, Interface
@@ -43,6 +44,24 @@ class IScheduler(Interface):
         """
 
 
+class ISchedulerMaker(Interface):
+    """
+    A plug-in that adds a policy.  An instance that also provides
+    L{twisted.plugin.IPlugin}, in a module of the C{twisted.plugins} package,
+    is found by the name it has.
+    """
+
+    name = Attribute("str: what C{--policy} calls it.")
+    description = Attribute("str: what it does, in one line.")
+
+    def make(random: Random) -> IScheduler:
+        """
+        Make a policy for one cluster.
+
+        @param random: The source of whatever randomness it needs.
+        """
+
+
 class IWorkerObserver(Interface):
     """
     Whoever asked for a worker process hears of its fate here.
@@ -56,7 +75,8 @@ class IWorkerObserver(Interface):
 
     def output(line: str) -> None:
         """
-        The process wrote a line to its standard output or error.
+        The process wrote a line to its standard output or error.  Its last
+        lines may come after C{exited}.
         """
 
     def exited(status: ExitStatus) -> None:
