@@ -1,0 +1,3 @@
+"""
+Tests of the package, in the same rooms as the package itself.
+"""

@@ -1,0 +1,3 @@
+"""
+Tests of the decisions: no reactor, no process, no clock.
+"""
