@@ -115,8 +115,8 @@ def decide(rolling: Rolling, views: Sequence[SlotView]) -> tuple[Decision, ...]:
     if failures:
         discard = tuple(view.slot for view in ours if view.candidate is not None)
         return (Abort("; ".join(failures), discard),)
-    busy = [view for view in ours if view.draining or view.candidate is not None]
-    stale = [view for view in ours if not view.fresh and view not in busy]
+    busy = [view for view in ours if _isBusy(view)]
+    stale = [view for view in ours if not view.fresh and not _isBusy(view)]
     if not busy and not stale:
         return (Done(),)
     drains = [Drain(view.slot) for view in busy if view.candidate is State.READY]
@@ -126,6 +126,10 @@ def decide(rolling: Rolling, views: Sequence[SlotView]) -> tuple[Decision, ...]:
 
 def _slot(view: SlotView) -> int:
     return view.slot
+
+
+def _isBusy(view: SlotView) -> bool:
+    return view.draining or view.candidate is not None
 
 
 def _failure(view: SlotView) -> str:
