@@ -273,3 +273,22 @@ class ICluster(Interface):
         @param now: Do not drain.
         @return: A Deferred that fires when no worker is left.
         """
+
+
+class IDrainable(Interface):
+    """
+    A protocol of an app that can end its connection in good order when its
+    worker is replaced.  Runs in the worker.
+    """
+
+    def drain() -> None:
+        """
+        Finish what is under way and take no more work; close the connection
+        when done.
+        """
+
+    def isIdle() -> bool:
+        """
+        Whether the connection can be closed now without loss.  While it is
+        not, it stays open until the drain timeout.
+        """

@@ -1,0 +1,80 @@
+"""
+What the kernel knows of connections and processes.  Master and worker.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+
+_TCP_INFO = struct.Struct("=B127xQ72xQ")
+"""State, bytes received (offset 128) and bytes sent (offset 208) of C{struct tcp_info}."""
+
+_ESTABLISHED = 1
+_CLOSE_WAIT = 8
+
+
+def isUntouched(descriptor: int) -> bool | None:
+    """
+    Whether no process has read from or written to the connection
+    C{descriptor}, so that another one can serve it from its beginning.
+
+    All bytes that have come must still be unread, and none may have been
+    sent.
+
+    @return: L{None} if the kernel can't tell, which it can for TCP on Linux
+        alone.
+    """
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            if not tellsTouch(connection.family):
+                return None
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:
+        return False
+    if len(info) < _TCP_INFO.size:
+        return False
+    state, received, sent = _TCP_INFO.unpack(info)
+    if state not in (_ESTABLISHED, _CLOSE_WAIT):
+        return False
+    endOfStream = 1 if state == _CLOSE_WAIT else 0
+    return bool(sent == 0 and received - endOfStream == unreadBytes(descriptor))
+
+
+def tellsTouch(family: int) -> bool:
+    """
+    Whether L{isUntouched} works for connections of an address family here.
+    """
+    return sys.platform.startswith("linux") and family in (socket.AF_INET, socket.AF_INET6)
+
+
+def unreadBytes(descriptor: int) -> int:
+    """
+    How many bytes wait in the kernel to be read from C{descriptor}.
+
+    @raise OSError: if it is no stream socket.
+    """
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def processUsage(pid: int) -> tuple[float, bool] | None:
+    """
+    The CPU seconds that a process has used, and whether it runs or wants to;
+    L{None} where C{/proc} does not tell.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] == b"R"

@@ -1,0 +1,4 @@
+"""
+The master: it accepts, hands off, supervises and reloads, and never imports
+the app.
+"""

@@ -1,0 +1,362 @@
+"""
+Gives accepted sockets to workers and keeps account of them.  Runs in the
+master.
+
+Invariant 1: a socket has exactly one owner.  The master keeps its copy until
+the worker has begun to serve the connection; refusal, or the loss of the
+worker before that, gives it to another one.  At every moment
+C{accepted == acked + shed + in flight}.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from zope.interface import implementer
+
+from twisted_cluster.errors import PeerError
+from twisted_cluster.interfaces import Account, ILoad, Peer
+
+MAX_ATTEMPTS = 10
+"""To how many workers a connection is given before it is shed."""
+
+Choose = Callable[[Sequence["Recipient"], Peer], "Recipient"]
+
+
+class HandoffChannel(Protocol):
+    """
+    Where a recipient's sockets go: the master's end of a channel.
+    """
+
+    def sendHandoff(self, first: int, listeners: Sequence[int], descriptors: Sequence[int]) -> None:
+        """
+        Send sockets, numbered from C{first} on.
+        """
+
+
+class Connection:
+    """
+    An accepted socket that the master still holds.
+
+    @ivar descriptor: The master's copy.
+    @ivar listener: The number of the listener that accepted it.
+    @ivar peer: The client's address.
+    @ivar attempts: To how many workers it has been given.
+    """
+
+    __slots__ = ("attempts", "descriptor", "listener", "peer")
+
+    def __init__(self, descriptor: int, listener: int, peer: Peer) -> None:
+        self.descriptor = descriptor
+        self.listener = listener
+        self.peer = peer
+        self.attempts = 0
+
+
+@implementer(ILoad)
+class Recipient:
+    """
+    One worker, as the dispatcher sees it.
+
+    @ivar slot: Its slot.
+    @ivar connections: Connections dispatched to it and not yet closed.
+    @ivar credit: How many more sockets it may be given.
+    @ivar sequence: The number that its next socket gets.
+    @ivar received: How many of its sockets have arrived.
+    @ivar closed: How many of its connections are over.
+    @ivar held: What it has been sent, by number, and has not acknowledged.
+    @ivar pending: What it is about to be sent in this reactor turn.
+    """
+
+    __slots__ = (
+        "channel",
+        "closed",
+        "connections",
+        "credit",
+        "held",
+        "paused",
+        "pending",
+        "received",
+        "sequence",
+        "slot",
+    )
+
+    def __init__(self, slot: int, channel: HandoffChannel, credit: int) -> None:
+        self.slot = slot
+        self.channel = channel
+        self.credit = credit
+        self.connections = 0
+        self.sequence = 0
+        self.received = 0
+        self.closed = 0
+        self.paused = False
+        self.held: dict[int, Connection] = {}
+        self.pending: list[Connection] = []
+
+
+class Dispatcher:
+    """
+    Collects the sockets of one reactor turn, sends each worker its share as
+    one handoff, and settles the account.
+
+    @ivar capacity: How many sockets the scheduled workers would take now,
+        less those that wait for a new owner.
+    @ivar onCapacity: Called when C{capacity} rises from zero.
+    @ivar onPlaced: Called when nothing waits for an owner any more.
+    """
+
+    def __init__(
+        self,
+        choose: Choose,
+        untouched: Callable[[int], bool | None],
+        onShed: Callable[[int, str], object],
+        close: Callable[[int], None] = os.close,
+    ) -> None:
+        self._choose = choose
+        self._untouched = untouched
+        self._onShed = onShed
+        self._close = close
+        self._scheduled: list[Recipient] = []
+        self._eligible: list[Recipient] = []
+        self._known: set[Recipient] = set()
+        self._waiting: deque[Connection] = deque()
+        self._filled: list[Recipient] = []
+        self._accepted = 0
+        self._acked = 0
+        self._shed = 0
+        self.capacity = 0
+        self.onCapacity: Callable[[], object] = lambda: None
+        self.onPlaced: Callable[[], object] = lambda: None
+
+    def account(self) -> Account:
+        """
+        The account of all connections so far.
+        """
+        inFlight = len(self._waiting)
+        inFlight += sum(len(one.held) + len(one.pending) for one in self._known)
+        return Account(self._accepted, self._acked, self._shed, inFlight)
+
+    @property
+    def waiting(self) -> int:
+        """
+        How many connections wait for a worker with credit.
+        """
+        return len(self._waiting)
+
+    def schedule(self, recipient: Recipient) -> None:
+        """
+        Begin to give connections to C{recipient}.
+        """
+        self._known.add(recipient)
+        self._scheduled.append(recipient)
+        self._scheduled.sort(key=lambda one: one.slot)
+        self._rebuild()
+        self._place()
+
+    def unschedule(self, recipient: Recipient) -> None:
+        """
+        Give no more connections to C{recipient}.  What it holds stays its own.
+        """
+        self.flush()
+        if recipient in self._scheduled:
+            self._scheduled.remove(recipient)
+            self._rebuild()
+
+    def submit(self, connection: Connection) -> None:
+        """
+        Take a freshly accepted connection.  L{flush} sends it.
+        """
+        self._accepted += 1
+        if self._eligible:
+            self._assign(connection)
+        else:
+            self._waiting.append(connection)
+            self.capacity -= 1
+
+    def flush(self) -> None:
+        """
+        Send each worker what it was assigned since the last flush.
+        """
+        filled, self._filled = self._filled, []
+        for recipient in filled:
+            pending, recipient.pending = recipient.pending, []
+            first = recipient.sequence
+            recipient.sequence = first + len(pending)
+            recipient.held.update(enumerate(pending, first))
+            recipient.channel.sendHandoff(
+                first,
+                [connection.listener for connection in pending],
+                [connection.descriptor for connection in pending],
+            )
+
+    def acknowledge(
+        self, recipient: Recipient, received: int, closed: int, touched: Iterable[int]
+    ) -> None:
+        """
+        Settle what C{recipient} reports of its sockets.
+
+        @raise PeerError: if it reports what can't be.
+        """
+        arrived = received - recipient.received
+        ended = closed - recipient.closed
+        if arrived < 0 or received > recipient.sequence or not 0 <= closed <= received:
+            raise PeerError(f"an account of {received} received and {closed} closed sockets")
+        if ended < 0:
+            raise PeerError(f"{closed} closed sockets after {recipient.closed}")
+        for number in touched:
+            self._release(self._take(recipient, number))
+        recipient.received = received
+        recipient.closed = closed
+        recipient.connections -= ended
+        if arrived:
+            self._restore(recipient, arrived)
+
+    def refuse(self, recipient: Recipient, numbers: Iterable[int]) -> None:
+        """
+        Give sockets that C{recipient} can't serve to another worker.
+
+        @raise PeerError: if it does not hold them.
+        """
+        refused = [self._take(recipient, number) for number in numbers]
+        recipient.connections -= len(refused)
+        self._waiting.extend(refused)
+        self._recount()
+        self._place()
+
+    def throttle(self, recipient: Recipient, paused: bool) -> None:
+        """
+        Leave C{recipient} out, or take it back in, at its own wish.
+        """
+        recipient.paused = paused
+        self._rebuild()
+        self._place()
+
+    def lost(self, recipient: Recipient) -> None:
+        """
+        The worker is gone: give the connections that it has not touched to
+        others; those that it had begun to serve died with it.
+
+        Where the kernel can't tell, those that had arrived count as touched:
+        workers report the arrival of such sockets before they read.
+        """
+        self.unschedule(recipient)
+        self._known.discard(recipient)
+        held, recipient.held = recipient.held, {}
+        for number in sorted(held):
+            connection = held[number]
+            untouched = self._untouched(connection.descriptor)
+            if number >= recipient.received if untouched is None else untouched:
+                self._waiting.append(connection)
+            else:
+                self._release(connection)
+        recipient.connections = 0
+        self._recount()
+        self._place()
+
+    def releaseHeld(self) -> int:
+        """
+        Close the master's copies of all connections that have arrived at
+        their worker: for when descriptors run out.
+
+        @return: How many were closed.
+        """
+        count = 0
+        for recipient in self._known:
+            for number in [n for n in recipient.held if n < recipient.received]:
+                self._release(recipient.held.pop(number))
+                count += 1
+        return count
+
+    def shedWaiting(self, reason: str) -> int:
+        """
+        Close every connection that waits for a worker.
+
+        @return: How many there were.
+        """
+        waiting, self._waiting = self._waiting, deque()
+        self._shedAll(list(waiting), reason)
+        self._recount()
+        return len(waiting)
+
+    def _assign(self, connection: Connection) -> None:
+        recipient = self._choose(self._eligible, connection.peer)
+        if not recipient.pending:
+            self._filled.append(recipient)
+        recipient.pending.append(connection)
+        recipient.connections += 1
+        connection.attempts += 1
+        recipient.credit -= 1
+        self.capacity -= 1
+        if recipient.credit <= 0:
+            self._eligible.remove(recipient)
+
+    def _take(self, recipient: Recipient, number: int) -> Connection:
+        try:
+            return recipient.held.pop(number)
+        except KeyError:
+            raise PeerError(f"socket {number} is not held by slot {recipient.slot}") from None
+
+    def _release(self, connection: Connection) -> None:
+        self._acked += 1
+        self._close(connection.descriptor)
+
+    def _restore(self, recipient: Recipient, count: int) -> None:
+        """
+        Give back credit, and use it for whatever waits.
+        """
+        was = recipient.credit
+        recipient.credit = was + count
+        if recipient.paused or recipient not in self._scheduled:
+            return
+        if was <= 0:
+            self._rebuild()
+        else:
+            self._grow(count)
+        self._place()
+
+    def _rebuild(self) -> None:
+        """
+        Work out anew who may be given connections.
+        """
+        self._eligible = [one for one in self._scheduled if one.credit > 0 and not one.paused]
+        self._recount()
+
+    def _recount(self) -> None:
+        total = sum(one.credit for one in self._eligible) - len(self._waiting)
+        self._grow(total - self.capacity)
+
+    def _grow(self, count: int) -> None:
+        before = self.capacity
+        self.capacity = before + count
+        if before <= 0 < self.capacity:
+            self.onCapacity()
+
+    def _place(self) -> None:
+        """
+        Assign what waits for an owner, as far as credit goes, and send it.
+        """
+        if not self._waiting:
+            return
+        worn: list[Connection] = []
+        while self._waiting and self._eligible:
+            connection = self._waiting.popleft()
+            if connection.attempts < MAX_ATTEMPTS:
+                self.capacity += 1
+                self._assign(connection)
+            else:
+                worn.append(connection)
+        self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
+        self._recount()
+        self.flush()
+        if not self._waiting:
+            self.onPlaced()
+
+    def _shedAll(self, connections: list[Connection], reason: str) -> None:
+        for connection in connections:
+            self._close(connection.descriptor)
+        self._shed += len(connections)
+        if connections:
+            self._onShed(len(connections), reason)

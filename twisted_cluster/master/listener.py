@@ -1,0 +1,343 @@
+"""
+Listening sockets: bound from endpoint strings, accepting only what some worker
+has credit for.  Runs in the master.
+
+The kernel's accept queue is the only queue in front of the workers: when none
+of them has credit, the listener pauses, so memory stays bounded and nobody
+waits in a place that can't be seen from outside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from twisted_cluster.errors import ListenError
+from twisted_cluster.events import EventStream, ListenerChanged, ListenerState
+from twisted_cluster.interfaces import ListenerStatus
+from twisted_cluster.master.dispatcher import Connection, Dispatcher
+
+DEFAULT_BACKLOG = 1024
+"""The accept queue of a listener whose endpoint string names none."""
+
+ACCEPTS_PER_TURN = 256
+RETRY_DELAY = 0.05
+"""Seconds between two attempts while descriptors are exhausted."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class _ListeningPort(tcp.Port):
+    """
+    Twisted's port with everything it knows of binding and closing; what is
+    ready to be accepted goes to the listener instead of a protocol.
+    """
+
+    listener: Listener
+
+    def doRead(self) -> None:
+        """Accept."""
+        self.listener.acceptReady()
+
+
+class _UnixListeningPort(_ListeningPort, unix.Port):
+    """
+    The same for a path.
+    """
+
+
+class _InheritedUnixPort(_UnixListeningPort):
+    """
+    A UNIX socket that somebody else has bound: its path, mode and lock are
+    not ours to touch.
+    """
+
+    def startListening(self) -> None:
+        """Adopt the socket as it is."""
+        self.socket = self._preexistingSocket
+        self._preexistingSocket = None
+        self._shouldShutdown = False
+        self.factory.doStart()
+        self.connected = True
+        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket and leave its path alone."""
+        tcp.Port.connectionLost(self, reason)
+
+
+class _PlaceholderFactory(Factory):
+    """
+    Endpoints want a factory; the master builds no protocol.
+    """
+
+    noisy = False
+
+    def logPrefix(self) -> str:
+        """What log lines call it."""
+        return "cluster"
+
+
+class BindingReactor:
+    """
+    What endpoints take for a reactor: it binds the sockets that they ask for
+    as ports that do not read yet, and passes on anything else.
+
+    @ivar ports: The ports bound so far.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.ports: list[_ListeningPort] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> _ListeningPort:
+        """Bind a TCP socket."""
+        return self._begin(_ListeningPort(port, factory, backlog, interface, self._reactor))
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> _ListeningPort:
+        """Bind a TCP socket: the worker does the TLS."""
+        return self.listenTCP(port, factory, backlog, interface)
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
+    ) -> _ListeningPort:
+        """Bind a path."""
+        return self._begin(
+            _UnixListeningPort(address, factory, backlog, mode, self._reactor, wantPID)
+        )
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """Take over a socket that somebody else has bound."""
+        if addressFamily == socket.AF_UNIX:
+            port = _InheritedUnixPort._fromListeningDescriptor(
+                self._reactor, fileDescriptor, factory
+            )
+        else:
+            port = _ListeningPort._fromListeningDescriptor(
+                self._reactor, fileDescriptor, addressFamily, factory
+            )
+        return self._begin(port)
+
+    def _begin(self, port: _ListeningPort) -> _ListeningPort:
+        port.startListening()
+        port.stopReading()
+        self.ports.append(port)
+        return port
+
+
+def bind(reactor: Any, name: str) -> _ListeningPort:
+    """
+    Bind the endpoint string C{name}, without accepting yet.
+
+    @raise ListenError: if that is not possible.
+    """
+    binding = BindingReactor(reactor)
+    try:
+        _listen(binding, name)
+    except CannotListenError as error:
+        raise _cannotListen(name, error.socketError) from error
+    except OSError as error:
+        raise _cannotListen(name, error) from error
+    except Exception as error:
+        raise ListenError(
+            f"listen on {name}",
+            f"{type(error).__name__}: {error}",
+            "check the endpoint string, for instance tcp:8080, unix:/run/app.sock,"
+            " ssl:443:privateKey=key.pem:certKey=cert.pem, systemd:domain=INET:index=0 or fd:3",
+        ) from error
+    (port,) = binding.ports
+    if "backlog=" not in name and port.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        port.socket.listen(DEFAULT_BACKLOG)
+    return port
+
+
+def _listen(binding: BindingReactor, name: str) -> None:
+    prefix, _, rest = name.partition(":")
+    if prefix == "fd":
+        _adoptDescriptor(binding, int(rest))
+        return
+    if prefix == "tls":
+        name = f"ssl:{rest}"
+    results: list[Any] = []
+    serverFromString(binding, name).listen(_PlaceholderFactory()).addBoth(results.append)
+    if results and isinstance(results[0], Failure):
+        results[0].raiseException()
+    if len(binding.ports) != 1:
+        raise ValueError("it is no endpoint that binds one stream socket at once")
+
+
+def _adoptDescriptor(binding: BindingReactor, descriptor: int) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as inherited:
+        if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ValueError(f"descriptor {descriptor} is no listening socket")
+        inherited.setblocking(False)
+        family = inherited.family
+    binding.adoptStreamPort(descriptor, family, _PlaceholderFactory())
+    os.close(descriptor)
+
+
+def _cannotListen(name: str, cause: Any) -> ListenError:
+    number = getattr(cause, "errno", None)
+    text = os.strerror(number) if isinstance(number, int) else str(cause)
+    remedies = {
+        errno.EADDRINUSE: "stop the process that uses it or choose another address",
+        errno.EACCES: "run as a user that may bind it or choose another address",
+        errno.EADDRNOTAVAIL: "choose an address that this host has",
+        errno.EBADF: "pass an open listening socket under that number",
+    }
+    remedy = remedies.get(number or 0, "choose another address or stop the master that holds it")
+    return ListenError(f"listen on {name}", text, remedy)
+
+
+class Listener:
+    """
+    One bound port and its state.
+
+    @ivar number: Its number on the wire.
+    @ivar name: Its endpoint string.
+    @ivar accepted: How many connections it has accepted.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        port: _ListeningPort,
+        dispatcher: Dispatcher,
+        clock: Any,
+        events: EventStream,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.number = number
+        self.name = name
+        self.accepted = 0
+        self.state = ListenerState.BOUND
+        self._port = port
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._events = events
+        self._now = now
+        self._retry: IDelayedCall | None = None
+        self.family = port.socket.family
+        self.address: Any = port.socket.getsockname()
+        port.listener = self
+
+    def status(self) -> ListenerStatus:
+        """
+        This listener now.
+        """
+        address = self.address
+        text = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else _pathOf(address)
+        return ListenerStatus(self.name, text, self.state, self.accepted)
+
+    def capacityChanged(self) -> None:
+        """
+        Accept or pause, as the dispatcher's capacity allows.
+        """
+        if self.state in (ListenerState.CLOSED, ListenerState.EXHAUSTED):
+            return
+        if self._dispatcher.capacity > 0:
+            self._become(ListenerState.ACCEPTING)
+            self._port.startReading()
+        elif self.state is ListenerState.ACCEPTING:
+            self._become(ListenerState.PAUSED)
+            self._port.stopReading()
+
+    def acceptReady(self) -> None:
+        """
+        Accept what waits in the kernel, as far as there is credit, and send
+        it on its way.  Called by the reactor.
+        """
+        error = self._accept(min(self._dispatcher.capacity, ACCEPTS_PER_TURN))
+        self._dispatcher.flush()
+        if error in _EXHAUSTED:
+            self._exhausted(error)
+        elif self._dispatcher.capacity <= 0:
+            self.capacityChanged()
+
+    def _accept(self, most: int) -> int:
+        """
+        Accept up to C{most} connections.
+
+        @return: The errno that ended it, or 0.
+        """
+        # socket.accept() would build a socket object around each descriptor
+        # only for it to be taken apart again.
+        accept = self._port.socket._accept  # type: ignore[attr-defined]
+        submit = self._dispatcher.submit
+        count = 0
+        try:
+            while count < most:
+                descriptor, peer = accept()
+                count += 1
+                submit(Connection(descriptor, self.number, peer))
+        except OSError as error:
+            return error.errno or 0
+        finally:
+            self.accepted += count
+        return 0
+
+    def _exhausted(self, error: int) -> None:
+        """
+        Out of descriptors: close copies that are no longer strictly needed,
+        and try again a little later.  Clients wait in the kernel meanwhile.
+        """
+        self._dispatcher.releaseHeld()
+        self._port.stopReading()
+        self._become(ListenerState.EXHAUSTED, os.strerror(error))
+        self._retry = self._clock.callLater(RETRY_DELAY, self._tryAgain)
+
+    def _tryAgain(self) -> None:
+        self._retry = None
+        error = self._accept(min(self._dispatcher.capacity, 1))
+        self._dispatcher.flush()
+        if error in _EXHAUSTED:
+            self._exhausted(error)
+        else:
+            self._become(ListenerState.PAUSED)
+            self.capacityChanged()
+
+    def close(self) -> Deferred[Any]:
+        """
+        Accept all that the kernel has already taken in, so that no client who
+        believes to be connected is reset; then close the port.
+        """
+        if self.state is ListenerState.CLOSED:
+            return maybeDeferred(lambda: None)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._accept(DEFAULT_BACKLOG)
+        self._dispatcher.flush()
+        self._become(ListenerState.CLOSED)
+        return maybeDeferred(self._port.stopListening)
+
+    def _become(self, state: ListenerState, reason: str = "") -> None:
+        before, self.state = self.state, state
+        quiet = {ListenerState.ACCEPTING, ListenerState.PAUSED}
+        if before is not state and not quiet.issuperset((before, state)):
+            self._events.publish(ListenerChanged(self._now(), self.name, before, state, reason))
+
+
+def _pathOf(address: Any) -> str:
+    text = os.fsdecode(address)
+    return f"@{text[1:]}" if text.startswith("\0") else text

@@ -1,0 +1,375 @@
+"""
+The master: everything put together.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+import twisted_cluster
+from twisted_cluster import kernel
+from twisted_cluster.config import ClusterConfig
+from twisted_cluster.errors import ClusterError, NoSuchSlot, OperatorError, ReloadRefused
+from twisted_cluster.events import (
+    ClusterStopping,
+    ConnectionsShed,
+    Event,
+    EventStream,
+    State,
+)
+from twisted_cluster.interfaces import (
+    ClusterStatus,
+    ICluster,
+    IScheduler,
+    IWorkerSpawner,
+    Peer,
+    WorkerStatus,
+)
+from twisted_cluster.master.dispatcher import Dispatcher, Recipient
+from twisted_cluster.master.journal import Journal
+from twisted_cluster.master.listener import Listener, bind
+from twisted_cluster.master.reload import Reloader
+from twisted_cluster.master.sentinel import Sentinel
+from twisted_cluster.master.supervisor import Supervisor
+from twisted_cluster.master.touch import TouchWatch
+from twisted_cluster.master.worker import Surroundings
+from twisted_cluster.policy.scheduling import RoundRobin
+from twisted_cluster.wire.commands import MAX_VALUE
+from twisted_cluster.wire.preamble import ListenerPlan, Preamble
+
+MAX_WORKERS = 1024
+
+
+@implementer(ICluster)
+class Master:
+    """
+    Binds, accepts, hands off, supervises, reloads.
+
+    @ivar events: Everything that happens.
+    @ivar onStop: Ends the whole process in an orderly way; called when a tool
+        asks the cluster to stop.
+    @ivar onFatal: Called with an L{OperatorError} when there is no use in
+        going on: no worker has ever been Ready, and the name of the app is
+        wrong.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: ClusterConfig,
+        spawner: IWorkerSpawner,
+        scheduler: IScheduler,
+        sentinel: Sentinel,
+        logTimes: bool = True,
+        usage: Callable[[int], tuple[float, bool] | None] = kernel.processUsage,
+        randomness: random.Random | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._spawner = spawner
+        self._scheduler = scheduler
+        self._fallback = RoundRobin()
+        self._sentinel = sentinel
+        self._logTimes = logTimes
+        self._now = now
+        self._since = now()
+        self._path = (os.getcwd(), *(os.path.abspath(entry) for entry in sys.path))
+        self._listeners: list[Listener] = []
+        self._wanted = config.workers
+        self._everReady = False
+        self._reloadAgain = False
+        self._stopped: Deferred[None] | None = None
+        self.onStop: Callable[[], object] = lambda: None
+        self.onFatal: Callable[[OperatorError], object] = lambda error: None
+        self.events = EventStream(self._subscriberFailed)
+        self.events.subscribe(Journal().write)
+        self._dispatcher = Dispatcher(self._choose, kernel.isUntouched, self._onShed)
+        self._dispatcher.onCapacity = self._capacityChanged
+        self._dispatcher.onPlaced = lambda: self._supervisor.settle()
+        around = Surroundings(
+            reactor, config, spawner, self._dispatcher, self.events, self._preamble, now
+        )
+        draw = (randomness or random.Random()).random
+        self._supervisor = Supervisor(around, sentinel, usage, draw)
+        self._reloader = Reloader(self._supervisor, self.events, config.reloadParallel, now)
+        self._supervisor.onChange = self._onChange
+        self._supervisor.onLeaving = self._onLeaving
+        self._supervisor.onBootFailed = self._onBootFailed
+        self._touch = (
+            TouchWatch(reactor, config.reloadOnTouch, lambda: self.requestReload("touched"))
+            if config.reloadOnTouch
+            else None
+        )
+
+    # Its life.
+
+    def bind(self) -> None:
+        """
+        Bind all listeners.  May run as root; accepts nothing yet.
+
+        @raise ListenError: if one can't be bound; then none is.
+        """
+        ports: list[Any] = []
+        try:
+            for name in self._config.listen:
+                ports.append(bind(self._reactor, name))
+        except ClusterError:
+            for port in ports:
+                port.stopListening()
+            raise
+        self._listeners = [
+            Listener(number, name, port, self._dispatcher, self._reactor, self.events, self._now)
+            for number, (name, port) in enumerate(zip(self._config.listen, ports))
+        ]
+
+    def start(self) -> None:
+        """
+        Spawn the workers.
+        """
+        self._sentinel.start()
+        self._supervisor.start(self._wanted)
+        if self._touch is not None:
+            self._touch.start()
+
+    def shutDown(self, now: bool, reason: str) -> Deferred[None]:
+        """
+        Accept what has already connected, hand it off, close the listeners,
+        drain the workers.  A second call with C{now} cuts the drain short.
+
+        @return: A Deferred that fires when no worker is left.
+        """
+        if self._stopped is None:
+            self.events.publish(ClusterStopping(self._now(), reason))
+            self._stopped = self._stopOnce(now, reason)
+        elif now:
+            self._supervisor.stop(True, reason)
+        done: Deferred[None] = Deferred()
+        self._stopped.addBoth(lambda result: (done.callback(None), result)[1])
+        return done
+
+    @inlineCallbacks
+    def _stopOnce(self, now: bool, reason: str) -> Any:
+        if self._touch is not None:
+            self._touch.stop()
+        self._supervisor.stopping = True
+        self._reloader.cancel("the master is stopping")
+        closing = gatherResults([listener.close() for listener in self._listeners])
+        if not now:
+            yield self._supervisor.when(self._nothingWaits)
+        self._dispatcher.shedWaiting("the master is stopping")
+        yield self._supervisor.stop(now, reason)
+        self._dispatcher.shedWaiting("the master is stopping")
+        yield closing
+        self._supervisor.finish()
+        self._spawner.stop()
+        self._sentinel.stop()
+
+    def _nothingWaits(self) -> bool:
+        ready = any(worker.state is State.READY for worker in self._supervisor.workers())
+        return not ready or not self._dispatcher.waiting
+
+    def requestReload(self, why: str) -> None:
+        """
+        Reload since a signal or a touched file says so.  Requests during a
+        replacement are remembered as one.
+        """
+        if self._reloader.status is not None:
+            self._reloadAgain = True
+            return
+        self.log.info("reloading: {why}", why=why)
+        self.reload().addErrback(self._reloadFailed)
+
+    # ICluster.
+
+    def status(self) -> ClusterStatus:
+        """
+        See L{ICluster.status}.
+        """
+        return ClusterStatus(
+            twisted_cluster.__version__,
+            os.getpid(),
+            self._config.app,
+            self._config.policy,
+            self._spawner.kind,
+            self._supervisor.generation,
+            self._wanted,
+            self._since,
+            self._dispatcher.account(),
+            tuple(listener.status() for listener in self._listeners),
+            self._supervisor.statuses(),
+            self._reloader.status,
+        )
+
+    def stop(self, now: bool = False) -> Deferred[None]:
+        """
+        See L{ICluster.stop}.
+        """
+        done = self.shutDown(now, "a tool asked for it")
+        self.onStop()
+        return done
+
+    def workers(self) -> dict[int, WorkerStatus]:
+        """
+        The worker that serves each slot.
+        """
+        slots = self._supervisor.slots.items()
+        return {
+            number: slot.current.status(slot.restarts)
+            for number, slot in slots
+            if slot.current is not None
+        }
+
+    def reload(self) -> Deferred[int]:
+        """
+        See L{ICluster.reload}.
+        """
+        return self._noting(maybeDeferred(self._reloader.reload))
+
+    def restart(self, slot: int) -> Deferred[int]:
+        """
+        See L{ICluster.restart}.
+        """
+        return self._noting(maybeDeferred(self._restart, slot))
+
+    def _restart(self, slot: int) -> Deferred[int]:
+        if slot not in self._supervisor.slots:
+            raise NoSuchSlot(
+                f"restart slot {slot}",
+                f"there are slots 0 to {self._wanted - 1}",
+                "name one of them",
+            )
+        return self._reloader.restart(slot)
+
+    def scale(self, wanted: int) -> Deferred[int]:
+        """
+        See L{ICluster.scale}.
+        """
+        return maybeDeferred(self._scale, wanted)
+
+    def _scale(self, wanted: int) -> Deferred[int]:
+        what = f"scale to {wanted}"
+        if not 1 <= wanted <= MAX_WORKERS:
+            raise ReloadRefused(
+                what, "that is no number of workers", f"give a number from 1 to {MAX_WORKERS}"
+            )
+        self._reloader.refuseIfBusy(what)
+        self._wanted = wanted
+        self._supervisor.resize(wanted)
+        return self._supervisor.when(self._scaled).addCallback(lambda _: wanted)
+
+    def _scaled(self) -> bool:
+        """
+        Whether each slot has got where it goes, and no surplus worker lives.
+        """
+        settled = {State.READY, State.FAILED}
+        slots = self._supervisor.slots
+        return self._supervisor.stopping or all(
+            worker.state in settled if worker.slot in slots else not worker.alive
+            for worker in self._supervisor.workers()
+        )
+
+    def broadcast(self, text: str) -> int:
+        """
+        See L{ICluster.broadcast}.
+
+        @raise OperatorError: if C{text} is too long.
+        """
+        if len(text.encode("utf-8")) > MAX_VALUE:
+            raise OperatorError(
+                "broadcast", f"the text has more than {MAX_VALUE} bytes", "send a shorter one"
+            )
+        workers = self._supervisor.workers()
+        return sum(worker.send(text) for worker in workers if worker.state is State.READY)
+
+    # What the parts of it tell.
+
+    def _choose(self, loads: Sequence[Recipient], peer: Peer) -> Recipient:
+        """
+        Ask the policy.  One that fails must not cost a client its connection.
+        """
+        try:
+            chosen = self._scheduler.choose(loads, peer)
+        except Exception:
+            self.log.failure("the policy failed; the next slot in turn gets the connection")
+            return self._fallback.choose(loads, peer)
+        if chosen not in loads:
+            self.log.error("the policy chose {chosen!r}, which it was not given", chosen=chosen)
+            return self._fallback.choose(loads, peer)
+        return chosen
+
+    def _preamble(self, slot: int, generation: int) -> Preamble:
+        config = self._config
+        return Preamble(
+            slot,
+            generation,
+            config.app,
+            self._path,
+            tuple(
+                ListenerPlan(listener.name, listener.family, _plain(listener.address))
+                for listener in self._listeners
+            ),
+            config.heartbeat,
+            config.credit,
+            config.drainGrace,
+            config.drainTimeout,
+            config.reactor,
+            self._logTimes,
+        )
+
+    def _capacityChanged(self) -> None:
+        for listener in self._listeners:
+            listener.capacityChanged()
+
+    def _onChange(self) -> None:
+        self._everReady = self._everReady or any(
+            worker.state is State.READY for worker in self._supervisor.workers()
+        )
+        self._capacityChanged()
+        self._reloader.advance()
+
+    def _onLeaving(self, slot: int) -> None:
+        self.log.info("slot {slot} was told to terminate by somebody else", slot=slot)
+        self.restart(slot).addErrback(self._reloadFailed)
+
+    def _onBootFailed(self, fault: str, reason: str) -> None:
+        if fault == "operator" and not self._everReady:
+            self.onFatal(OperatorError("start", reason, "check --app and the current directory"))
+
+    def _onShed(self, count: int, reason: str) -> None:
+        self.events.publish(ConnectionsShed(self._now(), count, reason))
+
+    def _subscriberFailed(self, event: Event) -> None:
+        self.log.failure("a subscriber failed at {event}", event=event)
+
+    def _reloadFailed(self, failure: Any) -> None:
+        failure.trap(ClusterError)
+        self.log.error("{error}", error=failure.value)
+
+    def _noting(self, done: Deferred[int]) -> Deferred[int]:
+        """
+        When a replacement ends, begin the one that was asked for meanwhile.
+        """
+        done.addBoth(self._ended)
+        return done
+
+    def _ended(self, result: Any) -> Any:
+        if self._reloadAgain and self._reloader.status is None and self._stopped is None:
+            self._reloadAgain = False
+            self._reactor.callLater(0, self.requestReload, "asked for during the last one")
+        return result
+
+
+def _plain(address: Any) -> tuple[Any, ...] | str:
+    return address if isinstance(address, tuple) else os.fsdecode(address)

@@ -1,0 +1,145 @@
+"""
+The master's end of a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.python.failure import Failure
+
+from twisted_cluster.wire import commands
+from twisted_cluster.wire.channel import Channel, numberFrom
+
+MAX_BACKLOG = 4 << 20
+"""Bytes that may wait for a worker to read them before it gets no messages."""
+
+
+class IWorkerReports(Protocol):
+    """
+    Who hears what a worker reports.
+    """
+
+    def ready(self) -> None:
+        """It can take sockets."""
+
+    def bootFailed(self, fault: str, reason: str, traceback: str) -> None:
+        """It can't run the app."""
+
+    def beat(self) -> None:
+        """Its reactor runs."""
+
+    def leaving(self) -> None:
+        """Somebody else told it to terminate."""
+
+    def drained(self) -> None:
+        """It has no connection left."""
+
+    def acknowledged(self, received: int, closed: int, touched: list[int]) -> None:
+        """What became of its sockets."""
+
+    def refused(self, sockets: list[int], reason: str) -> None:
+        """It can't serve these."""
+
+    def throttled(self, paused: bool) -> None:
+        """It wants no sockets, or wants them again."""
+
+    def channelLost(self) -> None:
+        """Nothing more will come."""
+
+
+class MasterSession(Channel):
+    """
+    Speaks with one worker.  Runs in the master.
+    """
+
+    def __init__(self, reports: IWorkerReports, name: str) -> None:
+        super().__init__()
+        self._reports = reports
+        self._name = name
+        self.boxes[b"Ack"] = self._ack
+        self.boxes[b"Beat"] = self._beat
+
+    @property
+    def name(self) -> str:
+        """The worker at the other end."""
+        return self._name
+
+    def sendHandoff(self, first: int, listeners: Sequence[int], descriptors: Sequence[int]) -> None:
+        """
+        Send sockets, numbered from C{first} on, in one box.
+        """
+        box = commands.encodeHandoff(first, listeners)
+        self.transport.writeWithDescriptors(box, descriptors)
+
+    def sendDrain(self, grace: float) -> None:
+        """
+        Tell the worker to finish what it serves.
+
+        @param grace: Seconds that idle connections may stay open.
+        """
+        self.callRemote(commands.Drain, grace=grace)
+
+    def sendStop(self) -> None:
+        """
+        Tell the worker to stop the app and exit.
+        """
+        self.callRemote(commands.Stop)
+
+    def sendMessage(self, text: str) -> bool:
+        """
+        Send a broadcast.
+
+        @return: Whether it was sent; it is not to a worker that has long
+            stopped reading.
+        """
+        if self.transport.backlog > MAX_BACKLOG:
+            return False
+        self.callRemote(commands.Message, text=text)
+        return True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The channel is gone."""
+        super().connectionLost(reason)
+        self._reports.channelLost()
+
+    def _ack(self, box: Any) -> None:
+        self._reports.acknowledged(
+            numberFrom(box, b"received"),
+            numberFrom(box, b"closed"),
+            commands.unpackNumbers(box.get(b"touched", b"")),
+        )
+
+    def _beat(self, box: Any) -> None:
+        self._reports.beat()
+
+    @commands.Ready.responder
+    def _ready(self) -> dict[str, Any]:
+        self._reports.ready()
+        return {}
+
+    @commands.BootFailed.responder
+    def _bootFailed(self, fault: str, reason: str, traceback: str) -> dict[str, Any]:
+        self._reports.bootFailed(fault, reason, traceback)
+        return {}
+
+    @commands.Leaving.responder
+    def _leaving(self) -> dict[str, Any]:
+        self._reports.leaving()
+        return {}
+
+    @commands.Drained.responder
+    def _drained(self) -> dict[str, Any]:
+        self._reports.drained()
+        return {}
+
+    @commands.Refuse.responder
+    def _refuse(self, sockets: list[int], reason: str) -> dict[str, Any]:
+        self._reports.refused(sockets, reason)
+        return {}
+
+    @commands.Throttle.responder
+    def _throttle(self, paused: int) -> dict[str, Any]:
+        self._reports.throttled(bool(paused))
+        return {}

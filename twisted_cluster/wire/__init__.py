@@ -1,0 +1,4 @@
+"""
+What crosses process boundaries: the AMP commands and the channel that carries
+them.
+"""

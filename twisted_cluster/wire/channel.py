@@ -1,0 +1,322 @@
+"""
+AMP over a UNIX socketpair, with descriptors.
+
+Twisted's own UNIX transport sends one descriptor and one byte with each
+sendmsg(2) and ignores truncation on the receiving side.  Here the descriptors
+of one box travel together, and the receiver gets them as one group, which
+says whether any of them were lost: a lost descriptor can never shift a later
+one to the wrong box.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet import main
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import ITransport
+from twisted.logger import Logger
+from twisted.protocols.amp import AMP, BinaryBoxProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster.errors import PeerError
+
+MAX_DESCRIPTORS = 253
+"""The descriptors that the kernel takes with one sendmsg(2): SCM_MAX_FD."""
+
+_READ_SIZE = 65_536
+_RETRY_DELAY = 0.02
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_RETRY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
+
+
+class DescriptorGroup(NamedTuple):
+    """
+    The descriptors that came with one box.
+
+    @ivar descriptors: Those that arrived, in order.
+    @ivar truncated: Whether the kernel dropped the last of them, since this
+        process had no room.
+    """
+
+    descriptors: list[int]
+    truncated: bool
+
+
+def closeDescriptors(descriptors: Sequence[int]) -> None:
+    """
+    Close all of C{descriptors}.
+    """
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@implementer(ITransport)
+class ChannelTransport(FileDescriptor):
+    """
+    One end of a channel.  Master and worker.
+
+    Writes go out at once when nothing is queued, which saves the reactor a
+    turn and two epoll_ctl(2) calls for each box.
+
+    @ivar queued: Bytes accepted by L{write} since the beginning.
+    @ivar sent: Bytes taken by the kernel since the beginning.
+    """
+
+    def __init__(self, sock: socket.socket, protocol: Channel, reactor: Any) -> None:
+        super().__init__(reactor)
+        sock.setblocking(False)
+        self._socket = sock
+        self.protocol = protocol
+        self.queued = 0
+        self.sent = 0
+        self._groups: deque[tuple[int, Sequence[int]]] = deque()
+        self.connected = True
+        self.fileno = sock.fileno  # type: ignore[method-assign]
+        self.protocol.makeConnection(self)
+        self.startReading()
+
+    @property
+    def backlog(self) -> int:
+        """
+        Bytes accepted and not yet taken by the kernel.
+        """
+        return self.queued - self.sent
+
+    def getHost(self) -> UNIXAddress:
+        """A socketpair has no name."""
+        return UNIXAddress(None)
+
+    def getPeer(self) -> UNIXAddress:
+        """A socketpair has no name."""
+        return UNIXAddress(None)
+
+    def write(self, data: bytes) -> None:
+        """
+        Queue C{data}, and send at once what the kernel takes.
+        """
+        if not self.connected or self.disconnecting:
+            return
+        idle = self.backlog == 0
+        self.queued += len(data)
+        if not idle:
+            super().write(data)
+            return
+        sent = self.writeSomeData(data)
+        if isinstance(sent, Exception):
+            self.reactor.callLater(0, self._fail, sent)
+        elif sent < len(data):
+            super().write(data[sent:])
+
+    def writeSequence(self, iovec: Any) -> None:
+        """
+        Queue all of C{iovec}.
+        """
+        self.write(b"".join(iovec))
+
+    def writeWithDescriptors(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """
+        Queue C{data}, whose first byte carries C{descriptors}.  They must stay
+        open until the other end says that it has them.
+        """
+        if self.connected and not self.disconnecting:
+            self._groups.append((self.queued, descriptors))
+            self.write(data)
+
+    def writeSomeData(self, data: Any) -> int | Exception:
+        """
+        Give C{data} to the kernel, up to where the next group of descriptors
+        begins.
+
+        @return: How many bytes it took, or what went wrong.
+        """
+        try:
+            count = self._sendGroup(data)
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:
+                self._pauseWriting()
+                return 0
+            if error.errno in _RETRY:
+                return 0
+            return main.CONNECTION_LOST
+        self.sent += count
+        return count
+
+    def _sendGroup(self, data: Any) -> int:
+        groups = self._groups
+        if not groups:
+            return self._socket.send(data)
+        offset, descriptors = groups[0]
+        if offset > self.sent:
+            return self._socket.send(data[: offset - self.sent])
+        end = len(data) if len(groups) == 1 else groups[1][0] - self.sent
+        count = socket.send_fds(self._socket, [data[:end]], descriptors)
+        groups.popleft()
+        return count
+
+    def _pauseWriting(self) -> None:
+        """
+        The kernel limits the descriptors in flight of one user, yet calls the
+        socket writable all the while: wait a little instead of spinning.
+        """
+        self.reactor.callLater(0, self.stopWriting)
+        self.reactor.callLater(_RETRY_DELAY, self._resumeWriting)
+
+    def _resumeWriting(self) -> None:
+        if self.connected and self.backlog:
+            self.startWriting()
+
+    def doRead(self) -> Any:
+        """
+        Read once; hand descriptors, then bytes, to the protocol.
+        """
+        try:
+            data, descriptors, flags, _ = socket.recv_fds(
+                self._socket, _READ_SIZE, MAX_DESCRIPTORS, _CLOSE_ON_EXEC
+            )
+        except OSError as error:
+            return None if error.errno in _RETRY else main.CONNECTION_LOST
+        truncated = bool(flags & socket.MSG_CTRUNC)
+        if descriptors or truncated:
+            self.protocol.descriptorsReceived(DescriptorGroup(descriptors, truncated))
+        if not data:
+            return main.CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def drainAndLose(self) -> None:
+        """
+        Read all that the dead process at the other end had still said, then
+        close.  For use when its exit is known before the end of the stream.
+        """
+        while self.connected:
+            before = self.protocol.bytesReceived
+            reason = self.doRead()
+            if reason is not None or self.protocol.bytesReceived == before:
+                self._fail(reason or main.CONNECTION_DONE)
+
+    def abort(self) -> None:
+        """
+        Close now; what is queued is dropped.
+        """
+        self._fail(main.CONNECTION_ABORTED)
+
+    def _fail(self, reason: Exception) -> None:
+        if self.connected:
+            self.connectionLost(Failure(reason))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Close the socket and tell the protocol.
+        """
+        if not self.connected:
+            return
+        super().connectionLost(reason)
+        del self.fileno
+        self._socket.close()
+        self._groups.clear()
+        self.protocol.connectionLost(reason)
+
+    def logPrefix(self) -> str:
+        """What Twisted puts before log lines of this transport."""
+        return "channel"
+
+
+class Channel(AMP):  # type: ignore[misc]
+    """
+    The protocol on either end.  Subclasses answer commands, and may take
+    frequent ones raw in L{boxes} by their name, which skips AMP's argument
+    machinery.
+
+    Whatever the peer does wrong ends the channel with one line in the log,
+    never with an exception in the reactor.
+
+    @ivar bytesReceived: Bytes read since the beginning.
+    @ivar boxes: Maps command names to callables that take the raw box.
+    """
+
+    log = Logger()
+    transport: ChannelTransport
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytesReceived = 0
+        self.boxes: dict[bytes, Any] = {}
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Begin, without AMP's two log lines for each connection.
+        """
+        BinaryBoxProtocol.makeConnection(self, transport)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        End, likewise.
+        """
+        BinaryBoxProtocol.connectionLost(self, reason)
+
+    def descriptorsReceived(self, group: DescriptorGroup) -> None:
+        """
+        A group of descriptors arrived, just ahead of the box that it belongs
+        to.  Here nobody expects any, so they are closed.
+        """
+        closeDescriptors(group.descriptors)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Parse boxes; a peer that breaks the protocol loses the channel.
+        """
+        self.bytesReceived += len(data)
+        try:
+            super().dataReceived(data)
+        except Exception as error:
+            self.violated(error)
+
+    def ampBoxReceived(self, box: Any) -> None:
+        """
+        Take a frequent command the short way, any other one AMP's way.
+        """
+        take = self.boxes.get(box.get(b"_command"))
+        if take is None:
+            super().ampBoxReceived(box)
+        else:
+            take(box)
+
+    def unhandledError(self, failure: Failure) -> None:
+        """
+        A responder failed, or the peer sent a command that there is none for.
+        """
+        self.violated(failure.value)
+
+    def violated(self, error: BaseException) -> None:
+        """
+        End the channel, since what came over it makes no sense.
+        """
+        cause = error if isinstance(error, PeerError) else f"{type(error).__name__}: {error}"
+        self.log.error("{channel}: protocol violation: {cause}", channel=self.name, cause=cause)
+        if self.transport.connected:
+            self.transport.abort()
+
+    @property
+    def name(self) -> str:
+        """What log lines call this channel."""
+        return "channel"
+
+
+def numberFrom(box: Any, name: bytes) -> int:
+    """
+    The whole number under C{name} in a raw box.
+
+    @raise PeerError: if it is missing or no number.
+    """
+    try:
+        return int(box[name])
+    except (KeyError, ValueError) as error:
+        raise PeerError(f"{name.decode('ascii')} is missing or no number") from error

@@ -1,0 +1,246 @@
+"""
+Every AMP command between the master and a worker.
+
+A channel begins with one preamble (L{twisted_cluster.wire.preamble}) from the
+master; all that follows is AMP.  None of these commands asks for an answer:
+each report is a command of its own, so that neither side ever waits for the
+other.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from twisted.protocols.amp import COMMAND, AmpBox, Argument, Command, Float, Integer, Unicode
+
+from twisted_cluster.errors import PeerError
+
+PROTOCOL_VERSION = 1
+"""Both ends of a channel must have the same."""
+
+MAX_VALUE = 65_535
+"""The bytes that one AMP value may have."""
+
+
+class Numbers(Argument):
+    """
+    A list of unsigned 64-bit numbers, packed in the byte order of the host:
+    both ends of a channel run on the same one.
+    """
+
+    def toString(self, inObject: Iterable[int]) -> bytes:
+        """Pack the numbers."""
+        return array("Q", inObject).tobytes()
+
+    def fromString(self, inString: bytes) -> list[int]:
+        """
+        Unpack the numbers.
+
+        @raise PeerError: if the bytes are no whole number of numbers.
+        """
+        return unpackNumbers(inString)
+
+
+def unpackNumbers(packed: bytes) -> list[int]:
+    """
+    The numbers that L{Numbers} packed.
+
+    @raise PeerError: if the bytes are no whole number of numbers.
+    """
+    numbers = array("Q")
+    try:
+        numbers.frombytes(packed)
+    except ValueError as error:
+        raise PeerError(f"{len(packed)} bytes are no list of numbers") from error
+    return numbers.tolist()
+
+
+class _Report(Command):
+    requiresAnswer = False
+
+
+class Handoff(_Report):
+    """
+    Master to worker: sockets, one descriptor each, sent with the first byte
+    of this box and in the order of C{listeners}.
+
+    C{first} is the sequence number of the first socket; the others follow it
+    one by one.  Sequence numbers start at 0 on each channel.
+    """
+
+    commandName = b"Handoff"
+    arguments = [(b"first", Integer()), (b"listeners", Numbers())]
+
+
+class Ack(_Report):
+    """
+    Worker to master: what became of the sockets so far.
+
+    C{received} counts all sockets that have arrived on this channel and gives
+    back their credit; C{closed} counts all connections that are over;
+    C{touched} lists sockets that the worker has begun to serve, of which the
+    master may close its copies.
+    """
+
+    commandName = b"Ack"
+    arguments = [(b"received", Integer()), (b"closed", Integer()), (b"touched", Numbers())]
+
+
+class Refuse(_Report):
+    """
+    Worker to master: these sockets can't be served here; give them to another
+    worker.
+    """
+
+    commandName = b"Refuse"
+    arguments = [(b"sockets", Numbers()), (b"reason", Unicode())]
+
+
+class Throttle(_Report):
+    """
+    Worker to master: send no sockets (C{paused} 1) or go on sending (0),
+    since the worker is, or is no longer, short of descriptors.
+    """
+
+    commandName = b"Throttle"
+    arguments = [(b"paused", Integer())]
+
+
+class Ready(_Report):
+    """
+    Worker to master: the app is loaded and runs; sockets may come.
+    """
+
+    commandName = b"Ready"
+    arguments: list[tuple[bytes, Argument]] = []
+
+
+class BootFailed(_Report):
+    """
+    Worker to master: the app can't be run; the worker exits now.
+
+    C{fault} is C{operator} where the name given is wrong, C{app} where the
+    app's own code failed.
+    """
+
+    commandName = b"BootFailed"
+    arguments = [(b"fault", Unicode()), (b"reason", Unicode()), (b"traceback", Unicode())]
+
+
+class Beat(_Report):
+    """
+    Worker to master: the reactor runs.
+    """
+
+    commandName = b"Beat"
+    arguments: list[tuple[bytes, Argument]] = []
+
+
+class Leaving(_Report):
+    """
+    Worker to master: somebody else told this worker to terminate; replace it.
+    """
+
+    commandName = b"Leaving"
+    arguments: list[tuple[bytes, Argument]] = []
+
+
+class Drain(_Report):
+    """
+    Master to worker: no more sockets come; finish what is being served.
+
+    C{grace} is how many seconds an idle connection may stay open.
+    """
+
+    commandName = b"Drain"
+    arguments = [(b"grace", Float())]
+
+
+class Drained(_Report):
+    """
+    Worker to master: no connection is left.
+    """
+
+    commandName = b"Drained"
+    arguments: list[tuple[bytes, Argument]] = []
+
+
+class Stop(_Report):
+    """
+    Master to worker: close what is left, stop the app, exit.
+    """
+
+    commandName = b"Stop"
+    arguments: list[tuple[bytes, Argument]] = []
+
+
+class Message(_Report):
+    """
+    Master to worker: a broadcast text for the app.
+    """
+
+    commandName = b"Message"
+    arguments = [(b"text", Unicode())]
+
+
+_HANDOFF_HEAD = b"\0\x08_command\0\x07Handoff\0\x05first"
+_HANDOFF_LISTENERS = b"\0\x09listeners"
+_LENGTH = struct.Struct("!H")
+
+
+def encodeHandoff(first: int, listeners: Sequence[int]) -> bytes:
+    """
+    The bytes of one L{Handoff}: what L{encode} makes, in a fifth of the time,
+    since there is one for each batch of connections.
+    """
+    number = b"%d" % first
+    packed = array("Q", listeners).tobytes()
+    length = _LENGTH.pack
+    return b"".join(
+        (
+            _HANDOFF_HEAD,
+            length(len(number)),
+            number,
+            _HANDOFF_LISTENERS,
+            length(len(packed)),
+            packed,
+            b"\0\0",
+        )
+    )
+
+
+def encodeAck(received: int, closed: int, touched: Sequence[int]) -> bytes:
+    """
+    The bytes of one L{Ack}, as L{encodeHandoff} does it.
+    """
+    length = _LENGTH.pack
+    arrived, over = b"%d" % received, b"%d" % closed
+    packed = array("Q", touched).tobytes()
+    return b"".join(
+        (
+            b"\0\x08_command\0\x03Ack\0\x08received",
+            length(len(arrived)),
+            arrived,
+            b"\0\x06closed",
+            length(len(over)),
+            over,
+            b"\0\x07touched",
+            length(len(packed)),
+            packed,
+            b"\0\0",
+        )
+    )
+
+
+def encode(command: type[Command], **values: Any) -> bytes:
+    """
+    The bytes of one box of C{command}.
+    """
+    box = AmpBox()
+    for name, argument in command.arguments:
+        argument.toBox(name, box, {name.decode("ascii"): values[name.decode("ascii")]}, None)
+    box[COMMAND] = command.commandName
+    return bytes(box.serialize())

@@ -1,0 +1,326 @@
+"""
+Ports without a listening socket of their own: the master accepts for them.
+Runs in the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster.errors import AppLoadError
+from twisted_cluster.wire.preamble import ListenerPlan
+
+_INHERITED = ("fd:", "systemd:")
+
+
+class IConnectionWatch(Protocol):
+    """
+    Who is told what becomes of adopted connections.
+    """
+
+    def touched(self, number: int) -> None:
+        """The connection is being served: the master's copy can go."""
+
+    def opened(self, transport: Any) -> None:
+        """A connection has been adopted."""
+
+    def closed(self, transport: Any) -> None:
+        """A connection is over."""
+
+
+class _Adopted:
+    """
+    Mixed into Twisted's transports: tells when the connection is first read
+    from or written to, and when it is over.
+    """
+
+    handoff: int | None = None
+    watch: IConnectionWatch
+
+    def _touch(self) -> None:
+        number, self.handoff = self.handoff, None
+        if number is not None:
+            self.watch.touched(number)
+
+    def doRead(self) -> Any:
+        """Read."""
+        if self.handoff is not None:
+            self._touch()
+        return super().doRead()  # type: ignore[misc]
+
+    def writeSomeData(self, data: Any) -> Any:
+        """Write."""
+        if self.handoff is not None:
+            self._touch()
+        return super().writeSomeData(data)  # type: ignore[misc]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The end."""
+        if self.handoff is not None:
+            self._touch()
+        super().connectionLost(reason)  # type: ignore[misc]
+        self.watch.closed(self)
+
+
+class AdoptedConnection(_Adopted, tcp.Server):
+    """
+    A TCP connection that the master accepted.
+    """
+
+
+class AdoptedUnixConnection(_Adopted, unix.Server):
+    """
+    A UNIX connection that the master accepted.
+    """
+
+
+@implementer(IListeningPort)
+class HandoffPort:
+    """
+    What an app gets for a port whose sockets the master accepts.
+
+    @ivar factory: Builds the protocols.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, plan: ListenerPlan, factory: Any, reactor: Any, watch: IConnectionWatch
+    ) -> None:
+        self.plan = plan
+        self.factory = factory
+        self._reactor = reactor
+        self._watch = watch
+        self._sessions = 0
+        self._listening = False
+        self._family = socket.AddressFamily(plan.family)
+        address = plan.address
+        self._realPortNumber = None if isinstance(address, str) else address[1]
+
+    def startListening(self) -> None:
+        """
+        Begin to take connections.
+        """
+        self._listening = True
+        self.factory.doStart()
+
+    def stopListening(self) -> Deferred[None]:
+        """
+        Take no more connections; those to come are refused.
+        """
+        if self._listening:
+            self._listening = False
+            self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> Any:
+        """
+        The address at which the master listens.
+        """
+        address = self.plan.address
+        if isinstance(address, str):
+            return UNIXAddress(os.fsencode(address) or None)
+        kind = IPv6Address if self._family == socket.AF_INET6 else IPv4Address
+        return kind("TCP", *address)
+
+    @property
+    def listening(self) -> bool:
+        """Whether it takes connections."""
+        return self._listening
+
+    def adopt(self, descriptor: int, number: int) -> bool:
+        """
+        Serve a connection.  This does what Twisted's port does with what it
+        has accepted.
+
+        @param descriptor: The socket, which is taken.
+        @param number: Its number on the channel.
+        @return: Whether a protocol serves it now.  If not, it has been closed.
+        """
+        sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=descriptor)
+        try:
+            transport = self._connect(sock, number)
+        except OSError:
+            # The client has reset the connection already.
+            transport = None
+        except Exception:
+            self.log.failure("the app could not take a connection from {name}", name=self.plan.name)
+            transport = None
+        if transport is None:
+            sock.close()
+            return False
+        self._begin(transport)
+        return True
+
+    def _connect(self, sock: socket.socket, number: int) -> Any:
+        unixSocket = self._family == socket.AF_UNIX
+        peer = sock.getpeername() if unixSocket else tcp._getpeername(sock)
+        protocol = self.factory.buildProtocol(self._addressOf(peer))
+        if protocol is None:
+            return None
+        session = self._sessions
+        self._sessions = session + 1
+        make: Callable[..., Any] = AdoptedUnixConnection if unixSocket else AdoptedConnection
+        transport = make(sock, protocol, peer, self, session, self._reactor)
+        transport.watch = self._watch
+        transport.handoff = number
+        return transport
+
+    def _begin(self, transport: Any) -> None:
+        self._watch.opened(transport)
+        try:
+            transport.protocol.makeConnection(transport)
+        except Exception:
+            self.log.failure("the app failed at a connection from {name}", name=self.plan.name)
+            transport.abortConnection()
+
+    def _addressOf(self, peer: Any) -> Any:
+        if self._family == socket.AF_UNIX:
+            return UNIXAddress(peer or None)
+        if self._family == socket.AF_INET6:
+            return IPv6Address("TCP", *peer)
+        return IPv4Address("TCP", *peer)
+
+
+class _CapturingReactor:
+    """
+    What endpoints take for a reactor: it keeps the factory that they would
+    listen with, wrapped in what they wrap it in.
+    """
+
+    factory: Any = None
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
+        """Keep the factory."""
+        self.factory = factory
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> None:
+        """Keep the factory, with TLS around it."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        self.factory = TLSMemoryBIOFactory(contextFactory, False, factory)
+
+    def listenUNIX(
+        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
+    ) -> None:
+        """Keep the factory."""
+        self.factory = factory
+
+
+def wrapFactory(reactor: Any, name: str, factory: Any) -> Any:
+    """
+    The factory that the endpoint string C{name} would listen with: inside of
+    TLS for C{ssl:}, and of whatever an endpoint plug-in adds.
+
+    @raise AppLoadError: if that can't be made here, for instance since this
+        user may not read a private key.
+    """
+    if name.startswith(_INHERITED):
+        return factory
+    if name.startswith("tls:"):
+        name = f"ssl:{name[4:]}"
+    capturing = _CapturingReactor(reactor)
+    try:
+        endpoint: Any = serverFromString(capturing, name)
+        failures: list[Any] = []
+        endpoint.listen(factory).addErrback(failures.append)
+        if failures:
+            failures[0].raiseException()
+    except Exception as error:
+        raise AppLoadError(f"can't serve {name}: {type(error).__name__}: {error}") from error
+    return capturing.factory
+
+
+class Interception:
+    """
+    Lets services of the app listen on ports that the master holds: while it
+    is installed, a port whose address is that of a listener becomes a
+    L{HandoffPort}.
+    """
+
+    def __init__(
+        self,
+        plans: tuple[ListenerPlan, ...],
+        attach: Callable[[int, HandoffPort], object],
+        watch: IConnectionWatch,
+    ) -> None:
+        self._plans = plans
+        self._attach = attach
+        self._watch = watch
+
+    def install(self) -> None:
+        """
+        Take over the two methods that all of Twisted's stream ports bind in.
+        """
+        self._patch(tcp.Port, self._match)
+        self._patch(unix.Port, self._matchPath)
+
+    def _patch(self, kind: type[Any], match: Callable[[Any], int | None]) -> None:
+        original = kind.startListening
+
+        def startListening(port: Any) -> None:
+            number = match(port)
+            if number is None:
+                self._bindLocally(port, original)
+            else:
+                self._replace(port, number)
+
+        kind.startListening = startListening
+
+    def _bindLocally(self, port: Any, original: Callable[[Any], None]) -> None:
+        try:
+            original(port)
+        except CannotListenError as error:
+            hint = "; a port that all workers serve needs a --listen option of its own"
+            raise CannotListenError(
+                error.interface, error.port, f"{error.socketError}{hint}"
+            ) from error
+
+    def _replace(self, port: Any, number: int) -> None:
+        """
+        Give the app's port the behaviour of a L{HandoffPort}.
+        """
+        handoff = HandoffPort(self._plans[number], port.factory, port.reactor, self._watch)
+        handoff.startListening()
+        port._realPortNumber = handoff._realPortNumber
+        port.connected = True
+        port.getHost = handoff.getHost
+        port.stopListening = port.loseConnection = handoff.stopListening
+        self._attach(number, handoff)
+
+    def _match(self, port: Any) -> int | None:
+        for number, plan in enumerate(self._plans):
+            address = plan.address
+            if isinstance(address, str) or port.port != address[1]:
+                continue
+            if port.interface in ("", address[0]) or address[0] in ("0.0.0.0", "::"):
+                return number
+        return None
+
+    def _matchPath(self, port: Any) -> int | None:
+        path = os.path.abspath(os.fsdecode(port._bindPath))
+        for number, plan in enumerate(self._plans):
+            if isinstance(plan.address, str) and os.path.abspath(plan.address) == path:
+                return number
+        return None

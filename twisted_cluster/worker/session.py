@@ -1,0 +1,375 @@
+"""
+The worker's end of its channel: adopts sockets, reports, drains, stops.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_cluster import context, kernel
+from twisted_cluster.errors import AppLoadError, PeerError
+from twisted_cluster.wire import commands
+from twisted_cluster.wire.channel import Channel, DescriptorGroup, closeDescriptors, numberFrom
+from twisted_cluster.wire.preamble import Preamble
+from twisted_cluster.worker import drain, loader
+from twisted_cluster.worker.ports import HandoffPort, Interception, wrapFactory
+
+SILENT_LIMIT = 1.0
+"""Seconds after which a connection on which nothing happens is acknowledged
+all the same, so that the master does not hold its copy for ever."""
+
+DRAIN_INTERVAL = 0.1
+"""Seconds between two looks at the connections of a draining worker."""
+
+DESCRIPTOR_RESERVE = 32
+"""Descriptors kept free for the app beside those that may be on their way."""
+
+THROTTLE_INTERVAL = 0.1
+"""Seconds between two looks for free descriptors."""
+
+
+class WorkerSession(Channel):
+    """
+    Serves one master.  Runs in the worker.
+
+    @ivar onExit: Called with the exit code when there is nothing left to do.
+    """
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, preamble: Preamble) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._plan = preamble
+        self._ports: dict[int, HandoffPort] = {}
+        self._service: Any = None
+        self._groups: list[DescriptorGroup] = []
+        self._received = 0
+        self._reported = 0
+        self._closed = 0
+        self._touched: list[int] = []
+        self._silent: dict[int, Any] = {}
+        self._seen: dict[int, Any] = {}
+        self._report: IDelayedCall | None = None
+        self._open: dict[Any, bool] = {}
+        self._kernelTells = all(kernel.tellsTouch(plan.family) for plan in preamble.listeners)
+        self._draining: LoopingCall | None = None
+        self._stopping = False
+        self._patience = 0.0
+        self.onExit: Callable[[int], object] = lambda code: None
+        self.boxes[b"Handoff"] = self._handoff
+        self._beat = self._loop(self._sendBeat)
+        self._sweep = self._loop(self._acknowledgeSilent)
+        self._throttle = self._loop(self._lookForDescriptors)
+
+    @property
+    def name(self) -> str:
+        """What log lines call this channel."""
+        return f"channel of slot {self._plan.slot}"
+
+    def _loop(self, call: Any) -> LoopingCall:
+        loop = LoopingCall(call)
+        loop.clock = self._reactor
+        return loop
+
+    # Beginning.
+
+    def begin(self, found: Any) -> None:
+        """
+        Run the app C{found}, then report to be Ready.
+        """
+        starting = maybeDeferred(self._resolve, found)
+        starting.addCallback(self._serve)
+        starting.addCallback(lambda _: self._becomeReady())
+        starting.addErrback(self._bootFailed)
+
+    def _resolve(self, found: Any) -> Any:
+        made = loader.resolve(self._plan.app, found)
+        if isinstance(made, loader.App):
+            return made
+        pending = made if hasattr(made, "addCallback") else ensureDeferred(made)
+        return pending.addCallback(lambda result: loader.resolveResult(self._plan.app, result))
+
+    def _serve(self, app: loader.App) -> Any:
+        if app.service is not None:
+            return self._startService(app.service)
+        for number, plan in enumerate(self._plan.listeners):
+            factory = wrapFactory(self._reactor, plan.name, app.factory)
+            port = HandoffPort(plan, factory, self._reactor, self)
+            port.startListening()
+            self._ports[number] = port
+        return None
+
+    def _startService(self, found: Any) -> Any:
+        Interception(self._plan.listeners, self._ports.__setitem__, self).install()
+        self._service = IService(found)
+        self._service.privilegedStartService()
+        return self._service.startService()
+
+    def _becomeReady(self) -> None:
+        self._beat.start(self._plan.heartbeat)
+        self._sweep.start(SILENT_LIMIT, now=False)
+        self.callRemote(commands.Ready)
+
+    def _bootFailed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, AppLoadError):
+            self.log.critical("{error}", error=error)
+        else:
+            error = AppLoadError(
+                f"app {self._plan.app} fails to start: {failure.type.__name__}: {error}",
+                failure.getTraceback(),
+            )
+            self.log.critical("{error}\n{trace}", error=error, trace=error.traceback)
+        self.reportBootFailed(error)
+        self.transport.loseConnection()
+        self._exit(1)
+
+    def reportBootFailed(self, error: AppLoadError) -> None:
+        """
+        Tell the master why there is nothing to run.
+        """
+        self.transport.write(encodeBootFailed(error))
+
+    # Sockets.
+
+    def descriptorsReceived(self, group: DescriptorGroup) -> None:
+        """
+        The sockets of the next handoff.
+        """
+        self._groups.append(group)
+
+    def _handoff(self, box: Any) -> None:
+        """
+        Adopt sockets.  Those that the kernel dropped for want of descriptors
+        are refused: the master still has its copies.
+        """
+        first = numberFrom(box, b"first")
+        listeners = commands.unpackNumbers(box[b"listeners"])
+        if first != self._received or not self._groups:
+            raise PeerError(f"a handoff that begins with {first} instead of {self._received}")
+        group = self._groups.pop(0)
+        self._received += len(listeners)
+        missing: list[int] = []
+        for number, listener in enumerate(listeners, first):
+            index = number - first
+            if index >= len(group.descriptors):
+                missing.append(number)
+            else:
+                self._adopt(group.descriptors[index], number, listener)
+        if missing:
+            self._refuse(missing, "out of descriptors")
+        self._afterHandoff(group)
+
+    def _adopt(self, descriptor: int, number: int, listener: int) -> None:
+        port = self._ports.get(listener)
+        if port is None or not port.listening:
+            os.close(descriptor)
+            self._refuse([number], f"nothing listens on {self._plan.listeners[listener].name}")
+        elif not port.adopt(descriptor, number):
+            self._closed += 1
+            self.touched(number)
+
+    def _refuse(self, numbers: list[int], reason: str) -> None:
+        # A refused socket is over for this worker, and the master takes it
+        # off its connections by itself.
+        self._sendReport()
+        self.callRemote(commands.Refuse, sockets=numbers, reason=reason)
+
+    def _afterHandoff(self, group: DescriptorGroup) -> None:
+        """
+        Report at once when the master would run out of credit, or when the
+        kernel can't tell it what has been touched; else with the next touch.
+        """
+        lag = self._received - self._reported
+        if 2 * lag >= self._plan.credit or not self._kernelTells:
+            self._sendReport()
+        highest = max(group.descriptors, default=0)
+        if (group.truncated or self._short(highest)) and not self._throttle.running:
+            self.callRemote(commands.Throttle, paused=1)
+            self._throttle.start(THROTTLE_INTERVAL, now=False)
+
+    def opened(self, transport: Any) -> None:
+        """
+        A connection has been adopted.
+        """
+        self._open[transport] = False
+        self._silent[transport.handoff] = transport
+        if len(self._silent) > self._plan.credit:
+            self._silent[next(iter(self._silent))]._touch()
+
+    def touched(self, number: int) -> None:
+        """
+        A connection is being served.
+        """
+        self._silent.pop(number, None)
+        self._touched.append(number)
+        self._schedule()
+
+    def closed(self, transport: Any) -> None:
+        """
+        A connection is over.
+        """
+        if self._open.pop(transport, None) is not None:
+            self._closed += 1
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._report is None:
+            self._report = self._reactor.callLater(0, self._sendReport)
+
+    def _sendReport(self) -> None:
+        report, self._report = self._report, None
+        if report is not None and report.active():
+            report.cancel()
+        touched, self._touched = self._touched, []
+        self._reported = self._received
+        self.transport.write(commands.encodeAck(self._received, self._closed, touched))
+
+    def _acknowledgeSilent(self) -> None:
+        """
+        Acknowledge what has been silent since the last look.
+        """
+        before, self._seen = self._seen, dict(self._silent)
+        for number in before:
+            if number in self._silent:
+                self._silent[number]._touch()
+        if self._reported != self._received:
+            self._schedule()
+
+    # Descriptors.
+
+    def _short(self, highest: int) -> bool:
+        """
+        Whether descriptors run short: the kernel gives out the lowest free
+        number, so the highest one just received tells how many are in use.
+        """
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return highest + self._plan.credit + DESCRIPTOR_RESERVE >= limit
+
+    def _lookForDescriptors(self) -> None:
+        try:
+            probe = os.dup(0)
+        except OSError:
+            return
+        os.close(probe)
+        if not self._short(probe):
+            self._throttle.stop()
+            self.callRemote(commands.Throttle, paused=0)
+
+    # Ending.
+
+    @commands.Drain.responder
+    def _drainNow(self, grace: float) -> dict[str, Any]:
+        self._drain(grace)
+        return {}
+
+    def _drain(self, grace: float) -> None:
+        """
+        Finish what is being served; close what is idle after C{grace} seconds.
+        """
+        if self._draining is not None:
+            return
+        self._patience = self._reactor.seconds() + grace
+        self._draining = self._loop(self._drainStep)
+        self._draining.start(DRAIN_INTERVAL)
+
+    def _drainStep(self) -> None:
+        """
+        Sockets that were on their way when the drain began may still come, so
+        each look begins with those that have not been told yet.
+        """
+        for transport, told in list(self._open.items()):
+            if not told:
+                self._open[transport] = True
+                drain.begin(drain.innermost(transport.protocol))
+        if self._reactor.seconds() >= self._patience:
+            for transport in list(self._open):
+                drain.closeIfIdle(transport)
+        if not self._open and self._draining is not None:
+            self._draining.stop()
+            self._drained()
+
+    def _drained(self) -> None:
+        if self.transport.connected:
+            self._sendReport()
+            self.callRemote(commands.Drained)
+        else:
+            self._exit(0)
+
+    @commands.Stop.responder
+    def _stop(self) -> dict[str, Any]:
+        self._exit(0)
+        return {}
+
+    @commands.Message.responder
+    def _message(self, text: str) -> dict[str, Any]:
+        for handler in context.current().messageHandlers:
+            try:
+                handler(text)
+            except Exception:
+                self.log.failure("a message handler of the app failed")
+        return {}
+
+    def leave(self) -> None:
+        """
+        Somebody other than the master wants this worker to terminate.
+        """
+        if self.transport.connected:
+            self.callRemote(commands.Leaving)
+        else:
+            self._exit(0)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The master is gone: finish what is being served, then go.
+        """
+        super().connectionLost(reason)
+        for group in self._groups:
+            closeDescriptors(group.descriptors)
+        self._groups.clear()
+        for loop in (self._beat, self._sweep, self._throttle):
+            if loop.running:
+                loop.stop()
+        if not self._stopping:
+            self.log.error("the master is gone; this worker finishes what it serves and exits")
+            self._drain(self._plan.drainGrace)
+            self._reactor.callLater(self._plan.drainTimeout, self._exit, 0)
+
+    def _exit(self, code: int) -> None:
+        """
+        Stop the app, then the process.
+        """
+        if self._stopping:
+            return
+        self._stopping = True
+        service, self._service = self._service, None
+        stopping = [maybeDeferred(port.stopListening) for port in self._ports.values()]
+        if service is not None:
+            stopping.append(maybeDeferred(service.stopService))
+        done = gatherResults(stopping, consumeErrors=True)
+        done.addErrback(lambda failure: self.log.failure("the app failed to stop", failure))
+        done.addBoth(lambda _: self.onExit(code))
+
+    def _sendBeat(self) -> None:
+        self.callRemote(commands.Beat)
+
+
+def encodeBootFailed(error: AppLoadError) -> bytes:
+    """
+    The box that says why the app can't be run.
+    """
+    fault = "operator" if isinstance(error, loader.WrongName) else "app"
+    trace = error.traceback.encode("utf-8", "replace")[-30_000:].decode("utf-8", "replace")
+    reason = str(error)[:4000]
+    return commands.encode(commands.BootFailed, fault=fault, reason=reason, traceback=trace)
