@@ -16,12 +16,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
+from types import TracebackType
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
 from twisted.copyright import version as twistedVersion
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
@@ -35,6 +37,8 @@ from twisted_cluster.service import ClusterService
 
 SHORTEST_HEARTBEAT = 0.05
 """Seconds; a worker that beats faster does nothing else."""
+
+_log = Logger()
 
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -427,6 +431,7 @@ def makeService(options: Options) -> IService:
 
     @raise SystemExit: The service refused them.
     """
+    _showPlainly(OperatorError)
     try:
         return options.serviceFactory(
             options.clusterConfig,
@@ -435,3 +440,24 @@ def makeService(options: Options) -> IService:
         )
     except OperatorError as error:
         raise SystemExit(str(error)) from None
+
+
+def _showPlainly(errors: type[Exception]) -> None:
+    """
+    Have C{errors} that end this process logged and shown as one line.
+
+    What goes wrong while services start, such as an address that is taken,
+    passes through twistd and twist to the interpreter.  It must remain an
+    exception until then, for twistd removes its pidfile on the way, and tells
+    whoever waits for the daemon to start.
+    """
+    usual = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not isinstance(error, errors):
+            usual(kind, error, trace)
+            return
+        _log.critical("{error}", error=error)
+        print(error, file=sys.__stderr__)
+
+    sys.excepthook = show
