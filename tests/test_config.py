@@ -289,7 +289,7 @@ class FromTomlTests(SynchronousTestCase):
         """
         Have a config file with this text; return its path.
         """
-        path = self.mktemp()
+        path: str = self.mktemp()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
             file.write(text if isinstance(text, bytes) else dedent(text).encode())
@@ -299,7 +299,8 @@ class FromTomlTests(SynchronousTestCase):
         """
         The error that a file with this text gets.
         """
-        return self.assertRaises(ConfigError, fromToml, self.file(text))
+        error: ConfigError = self.assertRaises(ConfigError, fromToml, self.file(text))
+        return error
 
     def test_everything(self) -> None:
         """A file can say all that the command line can say."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 from zope.interface.verify import verifyObject
 
 from twisted_cluster import policies
@@ -57,14 +57,13 @@ class FirstMaker:
         return FirstScheduler(random)
 
 
-@implementer(IScheduler)
 class Shapeless:
     """
     Claims to be a policy, and can't choose.
     """
 
     def __init__(self, random: Random) -> None:
-        pass
+        directlyProvides(self, IScheduler)
 
 
 class Raising:

@@ -28,7 +28,7 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 
 import twisted_cluster
-from twisted_cluster.config import OPTIONS, ClusterConfig, fieldName, fromText, fromToml
+from twisted_cluster.config import OPTIONS, ClusterConfig, fieldName, fromText, fromToml, optionName
 from twisted_cluster.errors import ConfigError, OperatorError
 from twisted_cluster.imports import importName
 from twisted_cluster.kinds import shown
@@ -81,7 +81,9 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
                 " the TLS), systemd: or fd:N. Repeat it for more. Required.",
             ),
             _Help("workers", "N|max", "How many workers; max is what this process may really use."),
-            _Help("policy", "NAME", "Which worker gets a connection: {policies} or MODULE:CLASS."),
+            _Help(
+                "policy", "NAME", "Which worker gets a connection: a known policy or MODULE:CLASS."
+            ),
             _Help("credit", "N", "How many sockets a worker may hold unacknowledged."),
             _Help(
                 "service",
@@ -162,6 +164,20 @@ def _reader(option: str) -> Callable[[str], Any]:
     return read
 
 
+def _parameters() -> list[list[Any]]:
+    """
+    The options that take one value, for L{usage.Options}.
+    """
+    readers = {option: _reader(option) for option in OPTIONS if option != "listen"}
+    readers["config"] = os.path.abspath
+    return [
+        [help.option, None, None, help.text, readers[help.option]]
+        for _, group in _GROUPS
+        for help in group
+        if help.option in readers
+    ]
+
+
 class Options(usage.Options):
     """
     The options of C{cluster}.  As a mapping it holds, once they are parsed,
@@ -175,12 +191,7 @@ class Options(usage.Options):
 
     synopsis = "--app=MODULE:ATTR --listen=ENDPOINT [options]"
 
-    optParameters = [
-        [help.option, None, None, help.text, _reader(help.option)]
-        for _, group in _GROUPS
-        for help in group
-        if help.option in OPTIONS and help.option != "listen"
-    ] + [["config", None, None, "", os.path.abspath]]
+    optParameters = _parameters()
 
     compData = usage.Completions(
         multiUse=["listen"],
@@ -256,7 +267,7 @@ class Options(usage.Options):
 def _groupLines(group: tuple[_Help, ...], columns: int) -> Iterator[str]:
     indent = 4 + max(len(help.left) for _, other in _GROUPS for help in other)
     for help in group:
-        text = help.text.format(policies=", ".join(schedulerNames())) + _defaultText(help.option)
+        text = help.text + _known(help.option) + _defaultText(help.option)
         wrapped = textwrap.wrap(
             text,
             max(columns, indent + 20),
@@ -265,6 +276,10 @@ def _groupLines(group: tuple[_Help, ...], columns: int) -> Iterator[str]:
             break_on_hyphens=False,
         )
         yield from (line.replace(_NO_BREAK, " ") for line in wrapped)
+
+
+def _known(option: str) -> str:
+    return f" Known are {', '.join(schedulerNames())}." if option == "policy" else ""
 
 
 def _defaultText(option: str) -> str:
@@ -291,7 +306,7 @@ def _clusterConfig(given: Mapping[str, Any], parent: Mapping[str, Any] | None) -
     fields.setdefault("admin", ClusterConfig.admin)
     for path in ("admin", "reloadOnTouch"):
         if fields.get(path) is not None:
-            fields[path] = os.path.abspath(fields[path])
+            fields[path] = fromText(optionName(path), os.path.abspath(fields[path]))
     config = ClusterConfig(
         **fields,
         heartbeat=_heartbeat(fields.get("hungTimeout", ClusterConfig.hungTimeout)),
