@@ -133,6 +133,10 @@ class Master:
             Listener(number, name, port, self._dispatcher, self._reactor, self.events, self._now)
             for number, (name, port) in enumerate(zip(self._config.listen, ports))
         ]
+        for status in (listener.status() for listener in self._listeners):
+            self.log.info(
+                "listening on {name}, bound to {address}", name=status.name, address=status.address
+            )
 
     def start(self) -> None:
         """
