@@ -108,7 +108,7 @@ RIGHT: dict[str, list[Any]] = {
     "heartbeat": [0.001, 15],
     "credit": [1, MAX_CREDIT],
     "reloadOnTouch": [None, "deployed"],
-    "backoffBase": [0.01, 30.0],
+    "backoffBase": [0.01, 10.0],
     "reactor": [None, "asyncio"],
 }
 

@@ -100,7 +100,8 @@ class ClusterConfig:
     @ivar hungTimeout: How long a worker's reactor may be silent before its
         stacks are dumped and it is killed; 0 for no limit.
     @ivar heartbeat: How often a worker tells that its reactor runs.
-    @ivar credit: How many sockets a worker may hold unacknowledged; 1 to 250.
+    @ivar credit: How many sockets a worker may be sent before it says that they
+        have arrived; 1 to 250.
     @ivar reloadParallel: How many slots a reload replaces at a time.
     @ivar reloadOnTouch: A file whose change of modification time reloads, or
         L{None}.
@@ -124,13 +125,13 @@ class ClusterConfig:
     stopTimeout: float = 5.0
     hungTimeout: float = 30.0
     heartbeat: float = 2.0
-    credit: int = 64
+    credit: int = 16
     reloadParallel: int = 1
     reloadOnTouch: str | None = None
     restartIntensity: int = 10
-    restartPeriod: float = 60.0
+    restartPeriod: float = 120.0
     backoffBase: float = 0.1
-    backoffCap: float = 30.0
+    backoffCap: float = 10.0
     reactor: str | None = None
 
     def __post_init__(self) -> None:

@@ -63,7 +63,11 @@ class Recipient:
 
     @ivar slot: Its slot.
     @ivar connections: Connections dispatched to it and not yet closed.
-    @ivar credit: How many more sockets it may be given.
+    @ivar limit: How many sockets one handoff may have.
+    @ivar credit: How many more sockets it may be given now.  It is used up
+        when a handoff is sent, and back when all of it has arrived: while a
+        worker is busy, connections gather in the kernel for the next handoff
+        instead of in its channel, where no idle worker could take them.
     @ivar sequence: The number that its next socket gets.
     @ivar received: How many of its sockets have arrived.
     @ivar closed: How many of its connections are over.
@@ -77,6 +81,7 @@ class Recipient:
         "connections",
         "credit",
         "held",
+        "limit",
         "paused",
         "pending",
         "received",
@@ -87,6 +92,7 @@ class Recipient:
     def __init__(self, slot: int, channel: HandoffChannel, credit: int) -> None:
         self.slot = slot
         self.channel = channel
+        self.limit = credit
         self.credit = credit
         self.connections = 0
         self.sequence = 0
@@ -186,6 +192,7 @@ class Dispatcher:
             first = recipient.sequence
             recipient.sequence = first + len(pending)
             recipient.held.update(enumerate(pending, first))
+            self._exhaust(recipient)
             recipient.channel.sendHandoff(
                 first,
                 [connection.listener for connection in pending],
@@ -200,9 +207,8 @@ class Dispatcher:
 
         @raise PeerError: if it reports what can't be.
         """
-        arrived = received - recipient.received
         ended = closed - recipient.closed
-        if arrived < 0 or received > recipient.sequence or not 0 <= closed <= received:
+        if not recipient.received <= received <= recipient.sequence or not 0 <= closed <= received:
             raise PeerError(f"an account of {received} received and {closed} closed sockets")
         if ended < 0:
             raise PeerError(f"{closed} closed sockets after {recipient.closed}")
@@ -211,8 +217,8 @@ class Dispatcher:
         recipient.received = received
         recipient.closed = closed
         recipient.connections -= ended
-        if arrived:
-            self._restore(recipient, arrived)
+        if recipient.credit < recipient.limit and received == recipient.sequence:
+            self._restore(recipient)
 
     def refuse(self, recipient: Recipient, numbers: Iterable[int]) -> None:
         """
@@ -303,19 +309,22 @@ class Dispatcher:
         self._acked += 1
         self._close(connection.descriptor)
 
-    def _restore(self, recipient: Recipient, count: int) -> None:
+    def _exhaust(self, recipient: Recipient) -> None:
+        left, recipient.credit = recipient.credit, 0
+        if left > 0 and recipient in self._eligible:
+            self.capacity -= left
+            self._eligible.remove(recipient)
+
+    def _restore(self, recipient: Recipient) -> None:
         """
-        Give back credit, and use it for whatever waits.
+        Give back the credit, and use it for whatever waits.
         """
-        was = recipient.credit
-        recipient.credit = was + count
-        if recipient.paused or recipient not in self._scheduled:
+        if recipient.pending:
             return
-        if was <= 0:
+        recipient.credit = recipient.limit
+        if not recipient.paused and recipient in self._scheduled:
             self._rebuild()
-        else:
-            self._grow(count)
-        self._place()
+            self._place()
 
     def _rebuild(self) -> None:
         """

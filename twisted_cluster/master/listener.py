@@ -237,6 +237,7 @@ class Listener:
         self._events = events
         self._now = now
         self._retry: IDelayedCall | None = None
+        self._accepting = False
         self.family = port.socket.family
         self.address: Any = port.socket.getsockname()
         port.listener = self
@@ -252,27 +253,40 @@ class Listener:
     def capacityChanged(self) -> None:
         """
         Accept or pause, as the dispatcher's capacity allows.
+
+        After a pause there is most often somebody waiting, and what can be
+        accepted uses up the capacity again: so it is tried at once, and the
+        reactor is asked to watch only if nobody waits any more.
         """
         if self.state in (ListenerState.CLOSED, ListenerState.EXHAUSTED):
             return
-        if self._dispatcher.capacity > 0:
-            self._become(ListenerState.ACCEPTING)
-            self._port.startReading()
-        elif self.state is ListenerState.ACCEPTING:
-            self._become(ListenerState.PAUSED)
-            self._port.stopReading()
+        if self._dispatcher.capacity <= 0:
+            self._pause()
+        elif self.state is not ListenerState.ACCEPTING and not self._accepting:
+            self.acceptReady()
 
     def acceptReady(self) -> None:
         """
         Accept what waits in the kernel, as far as there is credit, and send
-        it on its way.  Called by the reactor.
+        it on its way.  Called by the reactor, or when there is credit again.
         """
+        self._accepting = True
         error = self._accept(min(self._dispatcher.capacity, ACCEPTS_PER_TURN))
         self._dispatcher.flush()
+        self._accepting = False
         if error in _EXHAUSTED:
             self._exhausted(error)
         elif self._dispatcher.capacity <= 0:
-            self.capacityChanged()
+            self._pause()
+        elif self.state is not ListenerState.ACCEPTING:
+            self._become(ListenerState.ACCEPTING)
+            self._port.startReading()
+
+    def _pause(self) -> None:
+        if self.state is ListenerState.ACCEPTING:
+            self._port.stopReading()
+        if self.state is not ListenerState.BOUND or self.accepted:
+            self._become(ListenerState.PAUSED)
 
     def _accept(self, most: int) -> int:
         """

@@ -30,7 +30,9 @@ def begin(plan: Preamble) -> None:
         text = eventAsText(event, includeTimestamp=False, includeSystem=True)
         if not text:
             return None
-        time = f"{formatTime(event.get('log_time'))} [{origin}] " if plan.logTimes else ""
-        return "".join(f"{time}{line}\n" for line in text.splitlines())
+        start = f"{formatTime(event.get('log_time'))} [{origin}] " if plan.logTimes else ""
+        if "\n" in text:
+            return "".join(f"{start}{line}\n" for line in text.splitlines())
+        return f"{start}{text}\n"
 
     globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stdout, withOrigin)])

@@ -167,7 +167,9 @@ class HandoffPort:
 
     def _connect(self, sock: socket.socket, number: int) -> Any:
         unixSocket = self._family == socket.AF_UNIX
-        peer = sock.getpeername() if unixSocket else tcp._getpeername(sock)
+        # Twisted's helper adds the scope of an IPv6 address.
+        inet6 = self._family == socket.AF_INET6
+        peer = tcp._getpeername(sock) if inet6 else sock.getpeername()
         protocol = self.factory.buildProtocol(self._addressOf(peer))
         if protocol is None:
             return None

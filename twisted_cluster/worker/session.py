@@ -28,6 +28,10 @@ SILENT_LIMIT = 1.0
 """Seconds after which a connection on which nothing happens is acknowledged
 all the same, so that the master does not hold its copy for ever."""
 
+CLOSED_DELAY = 0.02
+"""Seconds that the report of a closed connection may wait for another one to
+go with."""
+
 DRAIN_INTERVAL = 0.1
 """Seconds between two looks at the connections of a draining worker."""
 
@@ -55,12 +59,12 @@ class WorkerSession(Channel):
         self._service: Any = None
         self._groups: list[DescriptorGroup] = []
         self._received = 0
-        self._reported = 0
         self._closed = 0
         self._touched: list[int] = []
         self._silent: dict[int, Any] = {}
         self._seen: dict[int, Any] = {}
         self._report: IDelayedCall | None = None
+        self._later: IDelayedCall | None = None
         self._open: dict[Any, bool] = {}
         self._kernelTells = all(kernel.tellsTouch(plan.family) for plan in preamble.listeners)
         self._draining: LoopingCall | None = None
@@ -188,11 +192,13 @@ class WorkerSession(Channel):
 
     def _afterHandoff(self, group: DescriptorGroup) -> None:
         """
-        Report at once when the master would run out of credit, or when the
-        kernel can't tell it what has been touched; else with the next touch.
+        Report that they have arrived: at once where the kernel can't tell the
+        master what has been touched; else a turn later, when most of them
+        will have been read, so that one box says both.
         """
-        lag = self._received - self._reported
-        if 2 * lag >= self._plan.credit or not self._kernelTells:
+        if self._kernelTells:
+            self._schedule(self._reportSoon)
+        else:
             self._sendReport()
         highest = max(group.descriptors, default=0)
         if (group.truncated or self._short(highest)) and not self._throttle.running:
@@ -214,7 +220,7 @@ class WorkerSession(Channel):
         """
         self._silent.pop(number, None)
         self._touched.append(number)
-        self._schedule()
+        self._schedule(self._sendReport)
 
     def closed(self, transport: Any) -> None:
         """
@@ -222,18 +228,27 @@ class WorkerSession(Channel):
         """
         if self._open.pop(transport, None) is not None:
             self._closed += 1
-            self._schedule()
+            if self._later is None and self._report is None:
+                self._later = self._reactor.callLater(CLOSED_DELAY, self._sendReport)
 
-    def _schedule(self) -> None:
+    def _schedule(self, report: Callable[[], None]) -> None:
+        """
+        Report when this turn of the reactor is over.
+        """
         if self._report is None:
-            self._report = self._reactor.callLater(0, self._sendReport)
+            self._report = self._reactor.callLater(0, report)
+
+    def _reportSoon(self) -> None:
+        self._report = self._reactor.callLater(0, self._sendReport)
 
     def _sendReport(self) -> None:
         report, self._report = self._report, None
         if report is not None and report.active():
             report.cancel()
+        later, self._later = self._later, None
+        if later is not None and later.active():
+            later.cancel()
         touched, self._touched = self._touched, []
-        self._reported = self._received
         self.transport.write(commands.encodeAck(self._received, self._closed, touched))
 
     def _acknowledgeSilent(self) -> None:
@@ -244,8 +259,6 @@ class WorkerSession(Channel):
         for number in before:
             if number in self._silent:
                 self._silent[number]._touch()
-        if self._reported != self._received:
-            self._schedule()
 
     # Descriptors.
 
