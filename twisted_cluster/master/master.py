@@ -41,12 +41,17 @@ from twisted_cluster.master.reload import Reloader
 from twisted_cluster.master.sentinel import Sentinel
 from twisted_cluster.master.supervisor import Supervisor
 from twisted_cluster.master.touch import TouchWatch
-from twisted_cluster.master.worker import Surroundings
+from twisted_cluster.master.worker import Surroundings, Worker
 from twisted_cluster.policy.scheduling import RoundRobin
 from twisted_cluster.wire.commands import MAX_VALUE
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
 
 MAX_WORKERS = 1024
+
+LEAVING_GRACE = 0.1
+"""Seconds between a worker's word that it was told to terminate and its
+replacement.  Who signals a whole process group or control group means the
+master too, which then stops and replaces nobody."""
 
 
 @implementer(ICluster)
@@ -90,6 +95,7 @@ class Master:
         self._wanted = config.workers
         self._everReady = False
         self._reloadAgain = False
+        self._leaving: dict[int, Worker] = {}
         self._stopped: Deferred[None] | None = None
         self.onStop: Callable[[], object] = lambda: None
         self.onFatal: Callable[[OperatorError], object] = lambda error: None
@@ -345,7 +351,21 @@ class Master:
 
     def _onLeaving(self, slot: int) -> None:
         self.log.info("slot {slot} was told to terminate by somebody else", slot=slot)
-        self.restart(slot).addErrback(self._reloadFailed)
+        worker = self._supervisor.slots[slot].current
+        if worker is not None:
+            self._leaving[slot] = worker
+        self._reactor.callLater(LEAVING_GRACE, self._replaceLeaving)
+
+    def _replaceLeaving(self) -> None:
+        """
+        Replace the next of the workers that were told to terminate, unless
+        something else has replaced it meanwhile.
+        """
+        while self._leaving and self._reloader.status is None and self._stopped is None:
+            number, worker = self._leaving.popitem()
+            slot = self._supervisor.slots.get(number)
+            if slot is not None and slot.current is worker and worker.state is State.READY:
+                self.restart(number).addErrback(self._reloadFailed)
 
     def _onBootFailed(self, fault: str, reason: str) -> None:
         if fault == "operator" and not self._everReady:
@@ -369,9 +389,12 @@ class Master:
         return done
 
     def _ended(self, result: Any) -> Any:
-        if self._reloadAgain and self._reloader.status is None and self._stopped is None:
-            self._reloadAgain = False
-            self._reactor.callLater(0, self.requestReload, "asked for during the last one")
+        if self._reloader.status is None and self._stopped is None:
+            if self._reloadAgain:
+                self._reloadAgain = False
+                self._reactor.callLater(0, self.requestReload, "asked for during the last one")
+            elif self._leaving:
+                self._reactor.callLater(0, self._replaceLeaving)
         return result
 
 

@@ -1,0 +1,9 @@
+"""
+Waits for something that does not happen.
+"""
+
+from twisted.internet.defer import Deferred
+
+
+def app():
+    return Deferred()
