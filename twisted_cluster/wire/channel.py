@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from twisted.internet import main
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 from twisted.protocols.amp import AMP, AmpBox, BinaryBoxProtocol
@@ -209,7 +210,7 @@ class ChannelTransport(FileDescriptor):
         """
         Close now; what is queued is dropped.
         """
-        self._fail(main.CONNECTION_ABORTED)
+        self._fail(ConnectionAborted())
 
     def _fail(self, reason: Exception) -> None:
         if self.connected:
@@ -284,7 +285,7 @@ class Channel(AMP):  # type: ignore[misc]
         data = self._rest + data if self._rest else data
         start = 0
         try:
-            while True:
+            while self.transport.connected:
                 box, end = parseBox(data, start)
                 if box is None:
                     break

@@ -40,8 +40,10 @@ class ListenerPlan:
 @dataclass(frozen=True)
 class Preamble:
     """
-    Everything a worker needs to know to begin.  Times are in seconds.
+    Everything a worker, or a template, needs to know to begin.  Times are in
+    seconds.
 
+    @ivar slot: The slot, or L{None} for a template.
     @ivar app: What to run, C{module:attr}.
     @ivar path: The master's C{sys.path}, so that both find the same modules.
     @ivar listeners: The listeners; their index is their number on the wire.
@@ -53,7 +55,7 @@ class Preamble:
     @ivar logTimes: Whether log lines need a time of their own.
     """
 
-    slot: int
+    slot: int | None
     generation: int
     app: str
     path: tuple[str, ...]
@@ -85,11 +87,18 @@ def read(channel: socket.socket) -> Preamble:
     (length,) = _LENGTH.unpack(_readExactly(channel, _LENGTH.size))
     if length > MAX_PREAMBLE:
         raise PeerError(f"a preamble of {length} bytes")
-    fields = json.loads(_readExactly(channel, length))
-    if fields.get("protocol") != PROTOCOL_VERSION:
-        raise PeerError(
-            f"the master speaks protocol {fields.get('protocol')}, this worker {PROTOCOL_VERSION}"
-        )
+    body = _readExactly(channel, length)
+    try:
+        fields = json.loads(body)
+        version = fields.get("protocol")
+        if version == PROTOCOL_VERSION:
+            return _fromFields(fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PeerError(f"no preamble: {type(error).__name__}: {error}") from error
+    raise PeerError(f"the master speaks protocol {version}, this worker {PROTOCOL_VERSION}")
+
+
+def _fromFields(fields: dict[str, Any]) -> Preamble:
     fields["path"] = tuple(fields["path"])
     fields["listeners"] = tuple(_listener(plan) for plan in fields["listeners"])
     return Preamble(**fields)

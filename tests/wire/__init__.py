@@ -1,0 +1,3 @@
+"""
+Tests of what crosses process boundaries.
+"""

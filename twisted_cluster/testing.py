@@ -1,0 +1,525 @@
+"""
+Fakes for tests: a whole cluster with neither processes nor waiting.
+
+For authors of apps that subclass L{twisted_cluster.service.ClusterService},
+of policies, and of tools that feed on the event stream.  The master under test
+is the real one; what it would share with the operating system is replaced::
+
+    class HooksTests(SynchronousTestCase):
+        def test_workerReady(self):
+            reactor = FakeReactor()
+            spawner = FakeSpawner(reactor)
+            config = ClusterConfig(app="hello:resource", workers=2, admin=None)
+            service = MyCluster(config, reactor=reactor, spawner=spawner)
+            service.privilegedStartService()
+            service.startService()
+            for process in spawner.processes:
+                FakeWorker(reactor, process).ready()
+            reactor.settle()
+            self.assertEqual(service.readySlots, {0, 1})
+
+L{FakeReactor} has a clock that only L{FakeReactor.advance} moves, and polls
+real descriptors when L{FakeReactor.settle} says so: the channels are genuine
+socketpairs, and listeners bind genuine ports, yet nothing happens by itself.
+L{FakeSpawner} records what it was asked to spawn; a L{FakeWorker} speaks the
+worker's side of the protocol as the test tells it to.
+
+For tests of an app's own code, L{pretendWorker} makes
+L{twisted_cluster.current} answer as in a worker.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterable
+from signal import SIGKILL
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_cluster import context
+from twisted_cluster.errors import PeerError
+from twisted_cluster.events import ExitStatus
+from twisted_cluster.interfaces import IWorkerObserver, IWorkerProcess, IWorkerSpawner
+from twisted_cluster.wire import commands, preamble
+from twisted_cluster.wire.channel import (
+    Channel,
+    ChannelTransport,
+    DescriptorGroup,
+    closeDescriptors,
+    numberFrom,
+)
+
+MAX_TURNS = 10_000
+"""Turns after which L{FakeReactor.settle} takes what it runs for a spin."""
+
+
+@implementer(IReactorFDSet)
+class FakeReactor(Clock):
+    """
+    A reactor that runs only when told to.
+
+    @ivar running: Whether L{stop} has not been called yet.
+    @ivar whenRunning: What L{callWhenRunning} was given; never called, so that
+        a service under test does not take over the signals of its test.
+    @ivar spawned: The arguments of each L{spawnProcess}.
+    @ivar turns: How many turns there have been.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = True
+        self.whenRunning: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.spawned: list[tuple[Any, ...]] = []
+        self.turns = 0
+        self._readers: dict[Any, None] = {}
+        self._writers: dict[Any, None] = {}
+
+    def addReader(self, reader: Any) -> None:
+        """See L{IReactorFDSet.addReader}."""
+        self._readers[reader] = None
+
+    def addWriter(self, writer: Any) -> None:
+        """See L{IReactorFDSet.addWriter}."""
+        self._writers[writer] = None
+
+    def removeReader(self, reader: Any) -> None:
+        """See L{IReactorFDSet.removeReader}."""
+        self._readers.pop(reader, None)
+
+    def removeWriter(self, writer: Any) -> None:
+        """See L{IReactorFDSet.removeWriter}."""
+        self._writers.pop(writer, None)
+
+    def removeAll(self) -> list[Any]:
+        """See L{IReactorFDSet.removeAll}."""
+        every = list({**self._readers, **self._writers})
+        self._readers.clear()
+        self._writers.clear()
+        return every
+
+    def getReaders(self) -> list[Any]:
+        """See L{IReactorFDSet.getReaders}."""
+        return list(self._readers)
+
+    def getWriters(self) -> list[Any]:
+        """See L{IReactorFDSet.getWriters}."""
+        return list(self._writers)
+
+    def callWhenRunning(self, call: Callable[..., object], *arguments: Any) -> None:
+        """
+        Remember a call.
+        """
+        self.whenRunning.append((call, arguments))
+
+    def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:
+        """
+        Make a call in the next turn.
+        """
+        self.callLater(0, call, *arguments)
+
+    def spawnProcess(self, protocol: Any, *arguments: Any, **options: Any) -> None:
+        """
+        Remember what would be run; nothing is.
+        """
+        self.spawned.append((protocol, *arguments))
+
+    def stop(self) -> None:
+        """
+        Say that the process is to end.
+        """
+        self.running = False
+
+    def turn(self) -> bool:
+        """
+        Do what is ready now: read, write, make the calls that are due.
+
+        @return: Whether anything was ready.
+        """
+        self.turns += 1
+        due = any(call.getTime() <= self.seconds() for call in self.getDelayedCalls())
+        self.advance(0)
+        ready = self._poll()
+        for selectable, readable, writable in ready:
+            self._serve(selectable, readable, writable)
+        return due or bool(ready)
+
+    def settle(self) -> None:
+        """
+        Take turns until nothing is ready any more.
+
+        @raise AssertionError: if that never is the case.
+        """
+        for _ in range(MAX_TURNS):
+            if not self.turn():
+                return
+        raise AssertionError(f"something has been ready for {MAX_TURNS} turns: it spins")
+
+    def elapse(self, seconds: float, step: float = 0.05) -> None:
+        """
+        Let time pass in small steps, and do what is ready after each.
+        """
+        for _ in range(round(seconds / step)):
+            self.advance(step)
+            self.settle()
+
+    def _poll(self) -> list[tuple[Any, bool, bool]]:
+        poll = select.poll()
+        byNumber: dict[int, Any] = {}
+        for selectable in {**self._readers, **self._writers}:
+            events = select.POLLIN if selectable in self._readers else 0
+            events |= select.POLLOUT if selectable in self._writers else 0
+            byNumber[selectable.fileno()] = selectable
+            poll.register(selectable.fileno(), events)
+        ended = select.POLLHUP | select.POLLERR
+        return [
+            (byNumber[number], bool(event & (select.POLLIN | ended)), bool(event & select.POLLOUT))
+            for number, event in poll.poll(0)
+        ]
+
+    def _serve(self, selectable: Any, readable: bool, writable: bool) -> None:
+        """
+        As the reactors do: whoever reports a reason is disconnected.
+        """
+        reason = None
+        if readable and selectable in self._readers:
+            reason = selectable.doRead()
+        if reason is None and writable and selectable in self._writers:
+            reason = selectable.doWrite()
+        if reason is not None:
+            self.removeReader(selectable)
+            self.removeWriter(selectable)
+            selectable.connectionLost(Failure(reason))
+
+
+@implementer(IWorkerProcess)
+class FakeProcess:
+    """
+    A worker process that a test plays.
+
+    @ivar slot: Its slot.
+    @ivar generation: Its generation.
+    @ivar channel: The worker's end of the channel.
+    @ivar signals: The numbers of the signals it was sent while it lived.
+    @ivar mortal: Whether SIGKILL ends it.
+    @ivar worker: The L{FakeWorker} that speaks for it, if any.
+    @ivar status: How it ended, or L{None} while it lives.
+    """
+
+    def __init__(
+        self,
+        pid: int | None,
+        slot: int,
+        generation: int,
+        channel: socket.socket,
+        observer: IWorkerObserver,
+        reactor: Any,
+    ) -> None:
+        self.pid = pid
+        self.slot = slot
+        self.generation = generation
+        self.channel = channel
+        self.signals: list[int] = []
+        self.mortal = True
+        self.status: ExitStatus | None = None
+        self.worker: FakeWorker | None = None
+        self._observer = observer
+        self._reactor = reactor
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.status is None
+
+    def signal(self, number: int) -> None:
+        """
+        See L{IWorkerProcess.signal}.
+        """
+        if not self.alive:
+            return
+        self.signals.append(number)
+        if number == SIGKILL and self.mortal:
+            self._reactor.callLater(0, self.die, number)
+
+    def say(self, line: str) -> None:
+        """
+        Write a line to standard output.
+        """
+        self._observer.output(line)
+
+    def exit(self, code: int = 0) -> None:
+        """
+        End with an exit code.
+        """
+        self._end(ExitStatus(code=code))
+
+    def die(self, number: int = SIGKILL) -> None:
+        """
+        End by a signal.
+        """
+        self._end(ExitStatus(signal=number))
+
+    def _end(self, status: ExitStatus) -> None:
+        if self.alive:
+            self.status = status
+            if self.worker is not None and self.worker.transport.connected:
+                self.worker.transport.abort()
+            self.channel.close()
+            self._observer.exited(status)
+
+
+@implementer(IWorkerSpawner)
+class FakeSpawner:
+    """
+    Spawns L{FakeProcess}es.
+
+    @ivar processes: All that it has spawned, in order.
+    @ivar stopped: Whether it was told that it is not needed any more.
+    @ivar failure: Why processes can't be started; L{None} if they can.
+    """
+
+    kind = "fake"
+    firstPid = 1 << 23
+    """Above the largest pid of Linux, so that no real process is meant."""
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: What tells of ends that do not come at once.
+        """
+        self.processes: list[FakeProcess] = []
+        self.stopped = False
+        self.failure: str | None = None
+        self._reactor = reactor
+
+    def spawn(
+        self, slot: int, generation: int, channel: socket.socket, observer: IWorkerObserver
+    ) -> FakeProcess:
+        """
+        See L{IWorkerSpawner.spawn}.
+        """
+        pid = None if self.failure else self.firstPid + len(self.processes)
+        process = FakeProcess(pid, slot, generation, channel, observer, self._reactor)
+        self.processes.append(process)
+        if pid is None:
+            failed = ExitStatus(failure=self.failure)
+            self._reactor.callLater(0, process._end, failed)
+        else:
+            observer.started(pid)
+        return process
+
+    def stop(self) -> None:
+        """
+        See L{IWorkerSpawner.stop}.
+        """
+        self.stopped = True
+
+    def latest(self, slot: int = 0) -> FakeProcess:
+        """
+        The process spawned last for a slot.
+
+        @raise LookupError: if there is none.
+        """
+        for process in reversed(self.processes):
+            if process.slot == slot:
+                return process
+        raise LookupError(f"nothing was spawned for slot {slot}")
+
+    def alive(self) -> list[FakeProcess]:
+        """
+        The processes that have not ended.
+        """
+        return [process for process in self.processes if process.alive]
+
+
+class FakeWorker(Channel):
+    """
+    Speaks the worker's side of a channel, as the test tells it to.
+
+    @ivar preamble: What the master said first.
+    @ivar sockets: The sockets that it was handed, by number, and has neither
+        refused nor closed.
+    @ivar listeners: The number of the listener of each socket it was handed.
+    @ivar told: The names of the commands from the master, in order, other
+        than handoffs.
+    @ivar messages: The broadcasts it got.
+    @ivar truncated: How many groups of descriptors came truncated.
+    @ivar obedient: Whether it answers C{Drain} with C{Drained} when it holds
+        no socket, and exits with code 0 at C{Stop}.
+    """
+
+    transport: ChannelTransport
+
+    def __init__(self, reactor: Any, process: FakeProcess, obedient: bool = True) -> None:
+        """
+        @param reactor: What carries the channel, a L{FakeReactor} or a real one.
+        @param process: Whose channel to speak on.
+        """
+        super().__init__()
+        self.process = process
+        self.obedient = obedient
+        self.sockets: dict[int, socket.socket] = {}
+        self.listeners: dict[int, int] = {}
+        self.told: list[str] = []
+        self.messages: list[str] = []
+        self.truncated = 0
+        self.received = 0
+        self.closed = 0
+        self._groups: list[DescriptorGroup] = []
+        self.boxes[b"Handoff"] = self._handoff
+        process.channel.setblocking(True)
+        self.preamble = preamble.read(process.channel)
+        process.worker = self
+        ChannelTransport(process.channel, self, reactor)
+
+    @property
+    def name(self) -> str:
+        """What log lines call it."""
+        return f"fake worker of slot {self.process.slot}"
+
+    # What it reports.
+
+    def ready(self) -> FakeWorker:
+        """
+        Report to be Ready.
+        """
+        self.callRemote(commands.Ready)
+        return self
+
+    def beat(self) -> None:
+        """
+        Report that its reactor runs.
+        """
+        self.callRemote(commands.Beat)
+
+    def leaving(self) -> None:
+        """
+        Report that somebody else told it to terminate.
+        """
+        self.callRemote(commands.Leaving)
+
+    def bootFailed(self, reason: str, fault: str = "app", traceback: str = "") -> None:
+        """
+        Report that the app can't be run, and exit with code 1.
+        """
+        self.callRemote(commands.BootFailed, fault=fault, reason=reason, traceback=traceback)
+        self.process.exit(1)
+
+    def drained(self) -> None:
+        """
+        Report that it has nothing left to serve.
+        """
+        self.callRemote(commands.Drained)
+
+    def acknowledge(self, touched: Iterable[int] | None = None, closed: int | None = None) -> None:
+        """
+        Acknowledge all that has arrived.
+
+        @param touched: The numbers it has begun to serve; by default all of
+            C{sockets}.
+        @param closed: How many connections are over; by default as many as
+            were ended with L{close}.
+        """
+        numbers = list(self.sockets) if touched is None else list(touched)
+        self.tell(self.received, self.closed if closed is None else closed, numbers)
+
+    def tell(self, received: int, closed: int, touched: Iterable[int]) -> None:
+        """
+        Send an account, which may be a lie.
+        """
+        self.transport.write(commands.encodeAck(received, closed, list(touched)))
+
+    def close(self, number: int) -> None:
+        """
+        End a connection; L{acknowledge} reports it.
+        """
+        self.sockets.pop(number).close()
+        self.closed += 1
+
+    def refuse(self, numbers: Iterable[int], reason: str = "a test says so") -> None:
+        """
+        Refuse sockets.
+        """
+        refused = list(numbers)
+        for number in refused:
+            if number in self.sockets:
+                self.sockets.pop(number).close()
+        self.tell(self.received, self.closed, ())
+        self.callRemote(commands.Refuse, sockets=refused, reason=reason)
+
+    def throttle(self, paused: bool) -> None:
+        """
+        Ask for no sockets, or for sockets again.
+        """
+        self.callRemote(commands.Throttle, paused=int(paused))
+
+    # What it is told.
+
+    def descriptorsReceived(self, group: DescriptorGroup) -> None:
+        """
+        The sockets of the next handoff.
+        """
+        self.truncated += group.truncated
+        self._groups.append(group)
+
+    def _handoff(self, box: Any) -> None:
+        first = numberFrom(box, b"first")
+        numbers = commands.unpackNumbers(box[b"listeners"])
+        group = self._groups.pop(0)
+        if first != self.received:
+            raise PeerError(f"a handoff that begins with {first} instead of {self.received}")
+        self.received += len(numbers)
+        for number, listener in enumerate(numbers, first):
+            self.listeners[number] = listener
+        for number, descriptor in enumerate(group.descriptors, first):
+            self.sockets[number] = socket.socket(fileno=descriptor)
+
+    @commands.Drain.responder
+    def _drain(self, grace: float) -> dict[str, Any]:
+        self.told.append("Drain")
+        if self.obedient and not self.sockets:
+            self.drained()
+        return {}
+
+    @commands.Stop.responder
+    def _stop(self) -> dict[str, Any]:
+        self.told.append("Stop")
+        if self.obedient:
+            self.process.exit(0)
+        return {}
+
+    @commands.Message.responder
+    def _message(self, text: str) -> dict[str, Any]:
+        self.told.append("Message")
+        self.messages.append(text)
+        return {}
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The channel is gone: close all that it holds.
+        """
+        super().connectionLost(reason)
+        for group in self._groups:
+            closeDescriptors(group.descriptors)
+        for held in self.sockets.values():
+            held.close()
+        self._groups.clear()
+        self.sockets.clear()
+
+
+def pretendWorker(
+    cleanUp: Callable[..., object], slot: int = 0, generation: int = 1
+) -> context.Context:
+    """
+    Have L{twisted_cluster.current} answer as in a worker until the test ends.
+
+    @param cleanUp: The C{addCleanup} of the test.
+    @return: The context, whose C{messageHandlers} are what the app registered.
+    """
+    cleanUp(context.enter, context.current())
+    pretended = context.Context(slot, generation)
+    context.enter(pretended)
+    return pretended
