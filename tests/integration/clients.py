@@ -31,7 +31,7 @@ class Exchange(Protocol):
 
     @ivar received: All that has come.
     @ivar made: Fires with this when the connection is there.
-    @ivar ended: Fails with why the connection ended.
+    @ivar ended: Fires with why the connection ended, an exception.
     """
 
     transport: Any
@@ -39,7 +39,7 @@ class Exchange(Protocol):
     def __init__(self) -> None:
         self.received = b""
         self.made: Deferred[Exchange] = Deferred()
-        self.ended: Deferred[Failure] = Deferred()
+        self.ended: Deferred[Exception] = Deferred()
         self._wanted: list[tuple[bytes, Deferred[bytes]]] = []
 
     def connectionMade(self) -> None:
@@ -56,7 +56,7 @@ class Exchange(Protocol):
         wanted, self._wanted = self._wanted, []
         for _, done in wanted:
             done.errback(reason)
-        self.ended.errback(reason)
+        self.ended.callback(reason.value)
 
     def send(self, data: bytes) -> None:
         """
@@ -81,11 +81,12 @@ class Exchange(Protocol):
             connection was not closed in an orderly way.
         """
 
-        def ended(reason: Failure) -> bytes:
-            reason.trap(ConnectionDone)
+        def ended(reason: Exception) -> bytes:
+            if not isinstance(reason, ConnectionDone):
+                raise AssertionError(f"{reason!r} after {self.received!r}")
             return self.received
 
-        done = self.ended.addErrback(ended)
+        done = self.ended.addCallback(ended)
         return within(PATIENCE, "the end of a connection", done, lambda: repr(self.received))
 
 

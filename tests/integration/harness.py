@@ -262,6 +262,17 @@ class Cluster(ProcessProtocol):
         """
         return {one.slot: one.pid for one in self.workers.values() if one.state == "ready"}
 
+    def lastOf(self, slot: int, generation: int) -> int:
+        """
+        The process id of the last worker of a slot and a generation.
+        """
+        found = [
+            one.pid
+            for one in self.workers.values()
+            if (one.slot, one.generation) == (slot, generation)
+        ]
+        return found[-1]
+
     def allReady(self, wanted: int, generation: int | None = None) -> Deferred[Any]:
         """
         Await that C{wanted} slots are Ready, with workers of C{generation}.

@@ -45,11 +45,18 @@ class _ListeningPort(tcp.Port):
     ready to be accepted goes to the listener instead of a protocol.
     """
 
-    listener: Listener
+    listener: Listener | None = None
 
     def doRead(self) -> None:
         """Accept."""
+        assert self.listener is not None
         self.listener.acceptReady()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Accept what has come until now, then close."""
+        if self.listener is not None:
+            self.listener.acceptLast()
+        super().connectionLost(reason)
 
 
 class _UnixListeningPort(_ListeningPort, unix.Port):
@@ -75,6 +82,8 @@ class _InheritedUnixPort(_UnixListeningPort):
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket and leave its path alone."""
+        if self.listener is not None:
+            self.listener.acceptLast()
         tcp.Port.connectionLost(self, reason)
 
 
@@ -332,18 +341,27 @@ class Listener:
 
     def close(self) -> Deferred[Any]:
         """
-        Accept all that the kernel has already taken in, so that no client who
-        believes to be connected is reset; then close the port.
+        Close the port.
+
+        @return: A Deferred that fires when it is closed, and all that the
+            kernel had taken in by then has been accepted.
         """
-        if self.state is ListenerState.CLOSED:
-            return maybeDeferred(lambda: None)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        return maybeDeferred(self._port.stopListening)
+
+    def acceptLast(self) -> None:
+        """
+        Accept all that the kernel has taken in, whether or not there is
+        credit, so that no client who believes to be connected is reset.
+        Called by the port, which closes next.
+        """
+        if self.state is ListenerState.CLOSED:
+            return
+        self._become(ListenerState.CLOSED)
         self._accept(DEFAULT_BACKLOG)
         self._dispatcher.flush()
-        self._become(ListenerState.CLOSED)
-        return maybeDeferred(self._port.stopListening)
 
     def _become(self, state: ListenerState, reason: str = "") -> None:
         before, self.state = self.state, state

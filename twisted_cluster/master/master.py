@@ -60,6 +60,7 @@ class Master:
     Binds, accepts, hands off, supervises, reloads.
 
     @ivar events: Everything that happens.
+    @ivar sentinel: Watches the processes from outside.
     @ivar onStop: Ends the whole process in an orderly way; called when a tool
         asks the cluster to stop.
     @ivar onFatal: Called with an L{OperatorError} when there is no use in
@@ -73,7 +74,7 @@ class Master:
         self,
         reactor: Any,
         config: ClusterConfig,
-        spawner: IWorkerSpawner,
+        makeSpawner: Callable[[Master], IWorkerSpawner],
         scheduler: IScheduler,
         sentinel: Sentinel,
         logTimes: bool = True,
@@ -83,14 +84,13 @@ class Master:
     ) -> None:
         self._reactor = reactor
         self._config = config
-        self._spawner = spawner
         self._scheduler = scheduler
         self._fallback = RoundRobin()
-        self._sentinel = sentinel
+        self.sentinel = sentinel
         self._logTimes = logTimes
         self._now = now
         self._since = now()
-        self._path = (os.getcwd(), *(os.path.abspath(entry) for entry in sys.path))
+        self._path = modulePath()
         self._listeners: list[Listener] = []
         self._wanted = config.workers
         self._everReady = False
@@ -104,8 +104,9 @@ class Master:
         self._dispatcher = Dispatcher(self._choose, kernel.isUntouched, self._onShed)
         self._dispatcher.onCapacity = self._capacityChanged
         self._dispatcher.onPlaced = lambda: self._supervisor.settle()
+        self._spawner = makeSpawner(self)
         around = Surroundings(
-            reactor, config, spawner, self._dispatcher, self.events, self._preamble, now
+            reactor, config, self._spawner, self._dispatcher, self.events, self.preamble, now
         )
         draw = (randomness or random.Random()).random
         self._supervisor = Supervisor(around, sentinel, usage, draw)
@@ -148,7 +149,7 @@ class Master:
         """
         Spawn the workers.
         """
-        self._sentinel.start()
+        self.sentinel.start()
         self._supervisor.start(self._wanted)
         if self._touch is not None:
             self._touch.start()
@@ -175,16 +176,15 @@ class Master:
             self._touch.stop()
         self._supervisor.stopping = True
         self._reloader.cancel("the master is stopping")
-        closing = gatherResults([listener.close() for listener in self._listeners])
+        yield gatherResults([listener.close() for listener in self._listeners])
         if not now:
             yield self._supervisor.when(self._nothingWaits)
         self._dispatcher.shedWaiting("the master is stopping")
         yield self._supervisor.stop(now, reason)
         self._dispatcher.shedWaiting("the master is stopping")
-        yield closing
         self._supervisor.finish()
         self._spawner.stop()
-        self._sentinel.stop()
+        self.sentinel.stop()
 
     def _nothingWaits(self) -> bool:
         ready = any(worker.state is State.READY for worker in self._supervisor.workers())
@@ -319,7 +319,10 @@ class Master:
             return self._fallback.choose(loads, peer)
         return chosen
 
-    def _preamble(self, slot: int, generation: int) -> Preamble:
+    def preamble(self, slot: int | None, generation: int) -> Preamble:
+        """
+        What a worker, or with no C{slot} a template, is told first.
+        """
         config = self._config
         return Preamble(
             slot,
@@ -396,6 +399,14 @@ class Master:
             elif self._leaving:
                 self._reactor.callLater(0, self._replaceLeaving)
         return result
+
+
+def modulePath() -> tuple[str, ...]:
+    """
+    Where this process finds modules, the current directory first, so that
+    workers find the same ones.
+    """
+    return (os.getcwd(), *(os.path.abspath(entry) for entry in sys.path))
 
 
 def _plain(address: Any) -> tuple[Any, ...] | str:

@@ -66,11 +66,12 @@ class Sentinel:
         """
         if self._stopped or not hasattr(os, "pidfd_open"):
             return
-        self._connection = _Connection(self)
+        connection = _Connection(self)
         arguments = [sys.executable, "-I", "-S", SCRIPT, str(self._drainTimeout)]
         self._reactor.spawnProcess(
-            self._connection, sys.executable, arguments, env={}, childFDs={0: "w", 2: "r"}
+            connection, sys.executable, arguments, env={}, childFDs={0: "w", 2: "r"}
         )
+        self._connection = connection
         for pid in self._workers:
             self._tell("+", pid)
 
@@ -103,7 +104,16 @@ class Sentinel:
         self._connection = None
         if not self._stopped:
             self.log.warn("the sentinel is gone and is replaced: {why}", why=reason.value)
-            self._reactor.callLater(RESTART_DELAY, self.start)
+            self._reactor.callLater(RESTART_DELAY, self._startAgain)
+
+    def _startAgain(self) -> None:
+        try:
+            self.start()
+        except OSError as error:
+            self.log.error("there is no sentinel: {error}; trying again", error=error)
+            self._reactor.callLater(RESTART_DELAY, self._startAgain)
+        else:
+            self.log.info("there is a sentinel again: pid {pid}", pid=self.pid)
 
     def _tell(self, sign: str, pid: int) -> None:
         if self._connection is not None and self._connection.transport is not None:

@@ -367,12 +367,14 @@ class WorkerSession(Channel):
             return
         self._stopping = True
         service, self._service = self._service, None
-        stopping = [maybeDeferred(port.stopListening) for port in self._ports.values()]
+        stops = [port.stopListening for port in self._ports.values()]
         if service is not None:
-            stopping.append(maybeDeferred(service.stopService))
-        done = gatherResults(stopping, consumeErrors=True)
-        done.addErrback(lambda failure: self.log.failure("the app failed to stop", failure))
-        done.addBoth(lambda _: self.onExit(code))
+            stops.append(service.stopService)
+        done = gatherResults([maybeDeferred(stop).addErrback(self._failedToStop) for stop in stops])
+        done.addCallback(lambda _: self.onExit(code))
+
+    def _failedToStop(self, failure: Failure) -> None:
+        self.log.failure("the app failed to stop", failure)
 
     def _sendBeat(self) -> None:
         self.callRemote(commands.Beat)
