@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -85,6 +86,21 @@ def limitDescriptors(cleanUp: Callable[..., object], room: int) -> None:
         os.close(probe)
     resource.setrlimit(resource.RLIMIT_NOFILE, (probes[-1], hard))
     cleanUp(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def noDescriptors() -> Iterator[None]:
+    """
+    Within it, no descriptor can be had.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.dup(0)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def connections(test: SynchronousTestCase, address: Any, count: int) -> list[socket.socket]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ MAX_KEY = 255
 
 _READ_SIZE = 16_384
 _RETRY_DELAY = 0.02
+_ANCILLARY_SIZE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _RETRY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
 
@@ -182,13 +184,14 @@ class ChannelTransport(FileDescriptor):
         Read once; hand descriptors, then bytes, to the protocol.
         """
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._socket, _READ_SIZE, MAX_DESCRIPTORS, _CLOSE_ON_EXEC
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                _READ_SIZE, _ANCILLARY_SIZE, _CLOSE_ON_EXEC
             )
         except OSError as error:
             return None if error.errno in _RETRY else main.CONNECTION_LOST
         truncated = bool(flags & socket.MSG_CTRUNC)
-        if descriptors or truncated:
+        if ancillary or truncated:
+            descriptors = _descriptorsIn(ancillary)
             self.protocol.descriptorsReceived(DescriptorGroup(descriptors, truncated))
         if not data:
             return main.CONNECTION_DONE
@@ -231,6 +234,21 @@ class ChannelTransport(FileDescriptor):
     def logPrefix(self) -> str:
         """What Twisted puts before log lines of this transport."""
         return "channel"
+
+
+def _descriptorsIn(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """
+    What recvmsg(2) brought besides bytes.  socket.recv_fds() does not pass on
+    the flag that makes descriptors close-on-exec.
+    """
+    descriptors = array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    if not _CLOSE_ON_EXEC:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+    return descriptors.tolist()
 
 
 class Channel(AMP):  # type: ignore[misc]
