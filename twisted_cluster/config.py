@@ -21,6 +21,7 @@ from twisted_cluster.errors import ConfigError
 from twisted_cluster.kinds import (
     Count,
     Endpoints,
+    Flag,
     Kind,
     OptionalWord,
     Path,
@@ -73,6 +74,7 @@ FIELDS: Mapping[str, Kind] = MappingProxyType(
         "backoffBase": Seconds(zero=False),
         "backoffCap": Seconds(zero=False),
         "reactor": OptionalWord("a reactor"),
+        "preload": Flag(),
     }
 )
 """What each field of L{ClusterConfig} accepts."""
@@ -110,6 +112,8 @@ class ClusterConfig:
     @ivar restartPeriod: See C{restartIntensity}.
     @ivar backoffBase: The delay before the second restart in a row.
     @ivar backoffCap: The longest delay before a restart.
+    @ivar preload: Whether the app is imported once, by a template that forks
+        the workers of a generation, where app and system allow it.
     @ivar reactor: The name of the reactor the workers install, or L{None} for
         the default one.
     """
@@ -133,6 +137,7 @@ class ClusterConfig:
     backoffBase: float = 0.1
     backoffCap: float = 10.0
     reactor: str | None = None
+    preload: bool = True
 
     def __post_init__(self) -> None:
         for field, kind in FIELDS.items():

@@ -35,7 +35,8 @@ ALIVE = frozenset({State.STARTING, State.READY, State.DRAINING, State.STOPPING})
 @dataclass(frozen=True)
 class ExitStatus:
     """
-    How a process ended: exactly one of the three is set.
+    How a process ended: at most one of the three is set, none if that is not
+    known.
 
     @ivar code: The exit code.
     @ivar signal: The number of the signal that killed it.
@@ -51,7 +52,7 @@ class ExitStatus:
             return f"not started: {self.failure}"
         if self.signal is not None:
             return f"killed by {signalName(self.signal)}"
-        return f"exit code {self.code}"
+        return "exit status unknown" if self.code is None else f"exit code {self.code}"
 
 
 def signalName(number: int) -> str:

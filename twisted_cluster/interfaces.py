@@ -6,7 +6,7 @@ may provide.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
@@ -114,6 +114,11 @@ class IWorkerSpawner(Interface):
         Start a process that speaks the worker's side of the protocol over
         C{channel}.  The spawner takes C{channel} and closes the master's copy
         when the process has its own.
+        """
+
+    def keep(generations: Iterable[int]) -> None:
+        """
+        Give up whatever the spawner holds for other generations than these.
         """
 
     def stop() -> None:

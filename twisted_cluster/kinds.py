@@ -210,6 +210,30 @@ class Seconds(Kind):
 
 
 @dataclass(frozen=True)
+class Flag(Kind):
+    """
+    Yes or no.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return "True or False"
+
+    @property
+    def written(self) -> str:
+        return "true or false"
+
+    def check(self, value: Any) -> None:
+        if not isinstance(value, bool):
+            raise ValueError(f"it is {typeName(value)}")
+
+    def parse(self, text: str) -> Any:
+        if text not in ("true", "false"):
+            raise ValueError("it is neither true nor false")
+        return text == "true"
+
+
+@dataclass(frozen=True)
 class PythonName(Kind):
     """
     Where something is found in a Python module: C{module:attr}, both of which

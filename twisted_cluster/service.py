@@ -27,6 +27,7 @@ from twisted_cluster.interfaces import (
     Peer,
     WorkerStatus,
 )
+from twisted_cluster.master import template
 from twisted_cluster.master.master import Master
 from twisted_cluster.master.sentinel import Sentinel
 from twisted_cluster.master.signals import Signals
@@ -80,8 +81,8 @@ class ClusterService(MultiService):
             process's standard output; C{"relay"}: it passes through this
             process's log.
         @param adminOwner: User and group id to give the admin socket to.
-        @param spawner: What makes worker processes; by default each is a
-            fresh interpreter.
+        @param spawner: What makes worker processes; by default they are forked
+            from a template, or each is a fresh interpreter.
         @raise OperatorError: if the configuration can't be carried out.
         """
         super().__init__()
@@ -94,7 +95,7 @@ class ClusterService(MultiService):
         self._master = Master(
             reactor,
             config,
-            spawner or ExecSpawner(reactor, relay),
+            lambda master: spawner or _makeSpawner(reactor, config, relay, master),
             self._scheduler(),
             Sentinel(reactor, config.drainTimeout),
             logTimes=not relay,
@@ -265,6 +266,17 @@ class ClusterService(MultiService):
         atexit.register(_exitWithFailure)
         self._master.shutDown(True, "the app can't be loaded")
         self._stopProcess()
+
+
+def _makeSpawner(
+    reactor: Any, config: ClusterConfig, relay: bool, master: Master
+) -> IWorkerSpawner:
+    execute = ExecSpawner(reactor, relay)
+    if not config.preload or not template.available():
+        return execute
+    return template.TemplateSpawner(
+        reactor, execute, master.sentinel, lambda generation: master.preamble(None, generation)
+    )
 
 
 def _statusOf(event: WorkerChanged) -> WorkerStatus:

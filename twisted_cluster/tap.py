@@ -86,6 +86,12 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
             ),
             _Help("credit", "N", "How many sockets a worker may hold unacknowledged."),
             _Help(
+                "no-preload",
+                "",
+                "Start each worker as a fresh interpreter, instead of forking it from a template"
+                " that has imported the app already; --preload is the default.",
+            ),
+            _Help(
                 "service",
                 "MODULE:CLASS",
                 "A subclass of twisted_cluster.service.ClusterService to run the cluster with.",
@@ -140,6 +146,9 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
     ),
 )
 
+_OF_THEIR_OWN = frozenset({"listen", "preload"})
+"""Options that do not simply take one value."""
+
 _EXAMPLES = """\
 Examples:
   twistd -n cluster --app hello:resource --listen tcp:8080 --workers 4
@@ -168,7 +177,7 @@ def _parameters() -> list[list[Any]]:
     """
     The options that take one value, for L{usage.Options}.
     """
-    readers = {option: _reader(option) for option in OPTIONS if option != "listen"}
+    readers = {option: _reader(option) for option in OPTIONS if option not in _OF_THEIR_OWN}
     readers["config"] = os.path.abspath
     return [
         [help.option, None, None, help.text, readers[help.option]]
@@ -216,6 +225,18 @@ class Options(usage.Options):
         Add a listener.
         """
         self["listen"] = (*self.get("listen", ()), *_reader("listen")(text))
+
+    def opt_preload(self) -> None:
+        """
+        Fork workers from a template that has imported the app.
+        """
+        self["preload"] = True
+
+    def opt_no_preload(self) -> None:
+        """
+        Start each worker as a fresh interpreter.
+        """
+        self["preload"] = False
 
     def opt_no_admin(self) -> None:
         """

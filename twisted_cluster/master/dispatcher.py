@@ -212,11 +212,11 @@ class Dispatcher:
             raise PeerError(f"an account of {received} received and {closed} closed sockets")
         if ended < 0:
             raise PeerError(f"{closed} closed sockets after {recipient.closed}")
+        self._countOver(recipient, ended)
         for number in touched:
             self._release(self._take(recipient, number))
         recipient.received = received
         recipient.closed = closed
-        recipient.connections -= ended
         if recipient.credit < recipient.limit and received == recipient.sequence:
             self._restore(recipient)
 
@@ -226,10 +226,14 @@ class Dispatcher:
 
         @raise PeerError: if it does not hold them.
         """
-        refused = [self._take(recipient, number) for number in numbers]
-        recipient.connections -= len(refused)
-        self._waiting.extend(refused)
-        self._recount()
+        refused: list[Connection] = []
+        try:
+            for number in numbers:
+                self._countOver(recipient, 1)
+                refused.append(self._take(recipient, number))
+        finally:
+            self._waiting.extend(refused)
+            self._recount()
         self._place()
 
     def throttle(self, recipient: Recipient, paused: bool) -> None:
@@ -298,6 +302,12 @@ class Dispatcher:
         self.capacity -= 1
         if recipient.credit <= 0:
             self._eligible.remove(recipient)
+
+    def _countOver(self, recipient: Recipient, count: int) -> None:
+        sent = recipient.connections - len(recipient.pending)
+        if count > sent:
+            raise PeerError(f"the end of {count} connections, of {sent} that were open")
+        recipient.connections -= count
 
     def _take(self, recipient: Recipient, number: int) -> Connection:
         try:

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from twisted.internet.error import ProcessExitedAlready
@@ -25,6 +25,31 @@ WORKER_MODULE = "twisted_cluster.worker"
 CHANNEL_DESCRIPTOR = 3
 MAX_LINE = 16_384
 """Bytes of a worker's output line after which it is cut in two."""
+
+
+def workerArguments(**numbers: int) -> list[str]:
+    """
+    The command line of a process that speaks the worker's side.
+
+    @param numbers: Slot and generation, or generation alone for a template.
+    """
+    return [
+        sys.executable,
+        # How the master itself was started: -X dev, -W error, -O, ...
+        *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+        "-m",
+        WORKER_MODULE,
+        *(part for name, number in numbers.items() for part in (f"--{name}", str(number))),
+    ]
+
+
+def exitStatusOf(status: int) -> ExitStatus:
+    """
+    What a status from waitpid(2) means.
+    """
+    if os.WIFSIGNALED(status):
+        return ExitStatus(signal=os.WTERMSIG(status))
+    return ExitStatus(code=os.WEXITSTATUS(status))
 
 
 class LineRelay:
@@ -85,9 +110,7 @@ class ExecProcess(ProcessProtocol):
         pipes' end is not waited for: the slot needs its next worker now.
         """
         value: Any = reason.value
-        self._observer.exited(
-            ExitStatus(signal=value.signal) if value.signal else ExitStatus(code=value.exitCode)
-        )
+        self._observer.exited(exitStatusOf(value.status))
 
     def processEnded(self, reason: Failure) -> None:
         """Nobody can write to its pipes any more."""
@@ -122,7 +145,8 @@ class ExecSpawner:
     ) -> None:
         self._reactor = reactor
         self.relayOutput = relayOutput
-        self._environment = dict(os.environ if environment is None else environment)
+        self.environment = dict(os.environ if environment is None else environment)
+        self.executable = sys.executable
 
     def spawn(
         self, slot: int, generation: int, channel: socket.socket, observer: IWorkerObserver
@@ -145,23 +169,12 @@ class ExecSpawner:
     def _exec(
         self, process: ExecProcess, slot: int, generation: int, channel: socket.socket
     ) -> None:
-        arguments = [
-            sys.executable,
-            # How the master itself was started: -X dev, -W error, -O, ...
-            *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-            "-m",
-            WORKER_MODULE,
-            "--slot",
-            str(slot),
-            "--generation",
-            str(generation),
-        ]
         with open(os.devnull, "rb") as nothing:
             self._reactor.spawnProcess(
                 process,
-                sys.executable,
-                arguments,
-                env=self._environment,
+                self.executable,
+                workerArguments(slot=slot, generation=generation),
+                env=self.environment,
                 childFDs={
                     0: nothing.fileno(),
                     1: "r" if self.relayOutput else 1,
@@ -169,6 +182,11 @@ class ExecSpawner:
                     CHANNEL_DESCRIPTOR: channel.fileno(),
                 },
             )
+
+    def keep(self, generations: Iterable[int]) -> None:
+        """
+        There is nothing to give up.
+        """
 
     def stop(self) -> None:
         """

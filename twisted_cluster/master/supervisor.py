@@ -116,6 +116,7 @@ class Supervisor:
         self._leftovers: list[Worker] = []
         self._waiters: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._samples: dict[Worker, tuple[float, float]] = {}
+        self._needed: frozenset[int] = frozenset()
         self._checked = 0.0
         self._check = LoopingCall(self._checkBeats)
         self._check.clock = surroundings.reactor
@@ -312,7 +313,21 @@ class Supervisor:
 
     def _changed(self) -> None:
         self.onChange()
+        self._keepGenerations()
         self.settle()
+
+    def _keepGenerations(self) -> None:
+        """
+        Let the spawner give up what no slot needs any more.
+        """
+        workers = [worker for slot in self.slots.values() for worker in slot.workers()]
+        needed = frozenset(worker.generation for worker in workers if not self._isRetired(worker))
+        if needed != self._needed:
+            self._needed = needed
+            self._around.spawner.keep(needed)
+
+    def _isRetired(self, worker: Worker) -> bool:
+        return worker in self.slots[worker.slot].retired
 
     def settle(self) -> None:
         """

@@ -14,7 +14,16 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from twisted.protocols.amp import COMMAND, AmpBox, Argument, Command, Float, Integer, Unicode
+from twisted.protocols.amp import (
+    COMMAND,
+    AmpBox,
+    Argument,
+    Boolean,
+    Command,
+    Float,
+    Integer,
+    Unicode,
+)
 
 from twisted_cluster.errors import PeerError
 
@@ -184,6 +193,74 @@ class Message(_Report):
 
     commandName = b"Message"
     arguments = [(b"text", Unicode())]
+
+
+class Loaded(_Report):
+    """
+    Template to master: the app has been imported, or has failed to
+    (C{failed}); workers can be forked, of which in the second case each
+    reports the failure.
+    """
+
+    commandName = b"Loaded"
+    arguments = [(b"failed", Boolean())]
+
+
+class Unfit(_Report):
+    """
+    Template to master: the app has been imported, but can't be forked.
+    """
+
+    commandName = b"Unfit"
+    arguments = [(b"reason", Unicode())]
+
+
+class Fork(_Report):
+    """
+    Master to template: fork a worker.  The box carries two or three
+    descriptors: the channel, standard output unless it is the template's own,
+    and standard error.
+    """
+
+    commandName = b"Fork"
+    arguments = [(b"request", Integer())]
+
+
+class Forked(_Report):
+    """
+    Template to master: the worker of C{request} exists.
+    """
+
+    commandName = b"Forked"
+    arguments = [(b"request", Integer()), (b"pid", Integer())]
+
+
+class NotForked(_Report):
+    """
+    Template to master: the worker of C{request} can't be forked.
+    """
+
+    commandName = b"NotForked"
+    arguments = [(b"request", Integer()), (b"reason", Unicode())]
+
+
+class ChildExited(_Report):
+    """
+    Template to master: a worker is gone and reaped; C{status} is as waitpid(2)
+    gave it.
+    """
+
+    commandName = b"ChildExited"
+    arguments = [(b"pid", Integer()), (b"status", Integer())]
+
+
+class Finish(_Report):
+    """
+    Master to template: fork no more, and exit when the last worker has.
+    """
+
+    commandName = b"Finish"
+    arguments: list[tuple[bytes, Argument]] = []
 
 
 _HANDOFF_HEAD = b"\0\x08_command\0\x07Handoff\0\x05first"

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.python.components import Componentized
 
 from twisted_cluster.errors import AppLoadError
 
@@ -145,9 +146,10 @@ def _asApp(found: Any) -> App | None:
         return None
     if IProtocolFactory.providedBy(found):
         return App(factory=found)
-    service = IService(found, None)
-    if service is not None:
-        return App(service=service)
+    # Only an Application has to be adapted; asking for adapters is not free.
+    if IService.providedBy(found) or isinstance(found, Componentized):
+        service = IService(found, None)
+        return None if service is None else App(service=service)
     return _asWebApp(found)
 
 

@@ -1,6 +1,6 @@
 """
 The log of a worker: lines on standard output, which is the master's own or
-leads into the master's log.  Runs in the worker.
+leads into the master's log.  Runs in the worker and in the template.
 """
 
 from __future__ import annotations
@@ -8,31 +8,55 @@ from __future__ import annotations
 import os
 import sys
 
-from twisted.logger import (
-    FileLogObserver,
-    LogEvent,
-    formatTime,
-    globalLogBeginner,
-    eventAsText,
-)
+from twisted.logger import FileLogObserver, LogEvent, eventAsText, formatTime, globalLogBeginner
 
-from twisted_cluster.wire.preamble import Preamble
+from twisted_cluster import context
 
 
-def begin(plan: Preamble) -> None:
+class _Format:
     """
-    Send all logging of this process, and what it prints, to standard output,
-    each line with the worker that it comes from.
+    Begins each line with the process that it comes from.
     """
-    origin = f"slot {plan.slot} generation {plan.generation} pid {os.getpid()}"
 
-    def withOrigin(event: LogEvent) -> str | None:
+    def __init__(self) -> None:
+        self._withTimes = False
+        self._origin = ""
+
+    def __call__(self, event: LogEvent) -> str | None:
         text = eventAsText(event, includeTimestamp=False, includeSystem=True)
         if not text:
             return None
-        start = f"{formatTime(event.get('log_time'))} [{origin}] " if plan.logTimes else ""
+        start = f"{formatTime(event.get('log_time'))} {self._origin}" if self._withTimes else ""
         if "\n" in text:
             return "".join(f"{start}{line}\n" for line in text.splitlines())
         return f"{start}{text}\n"
 
-    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stdout, withOrigin)])
+    def describe(self, withTimes: bool) -> None:
+        """
+        Take note of what this process is.
+        """
+        here = context.current()
+        where = "template" if here.slot is None else f"slot {here.slot}"
+        self._origin = f"[{where} generation {here.generation} pid {os.getpid()}] "
+        self._withTimes = withTimes
+
+
+_format = _Format()
+
+
+def begin(withTimes: bool) -> None:
+    """
+    Send all logging of this process, and what it prints, to standard output.
+
+    @param withTimes: Whether lines need a time and an origin; they do not
+        where the master's log adds its own.
+    """
+    _format.describe(withTimes)
+    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stdout, _format)])
+
+
+def resume(withTimes: bool) -> None:
+    """
+    The same in a process that was forked from one that had begun.
+    """
+    _format.describe(withTimes)

@@ -23,7 +23,9 @@ from zope.interface import implementer
 from twisted_cluster.errors import AppLoadError
 from twisted_cluster.wire.preamble import ListenerPlan
 
-_INHERITED = ("fd:", "systemd:")
+_PLAIN = ("tcp:", "tcp6:", "unix:", "fd:", "systemd:")
+"""Endpoints that put nothing around a factory.  Asking Twisted costs the time
+and memory of looking for plug-ins, in each worker."""
 
 
 class IConnectionWatch(Protocol):
@@ -238,7 +240,7 @@ def wrapFactory(reactor: Any, name: str, factory: Any) -> Any:
     @raise AppLoadError: if that can't be made here, for instance since this
         user may not read a private key.
     """
-    if name.startswith(_INHERITED):
+    if name.startswith(_PLAIN):
         return factory
     if name.startswith("tls:"):
         name = f"ssl:{name[4:]}"
