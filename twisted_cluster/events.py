@@ -220,7 +220,7 @@ class EventStream:
     """
 
     def __init__(self, onError: Callable[[Event], object]) -> None:
-        self._subscribers: list[Subscriber] = []
+        self._subscribers: dict[object, Subscriber] = {}
         self._onError = onError
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
@@ -230,11 +230,11 @@ class EventStream:
         @return: A callable that ends the subscription; calling it again is
             harmless.
         """
-        self._subscribers.append(subscriber)
+        subscription = object()
+        self._subscribers[subscription] = subscriber
 
         def unsubscribe() -> None:
-            if subscriber in self._subscribers:
-                self._subscribers.remove(subscriber)
+            self._subscribers.pop(subscription, None)
 
         return unsubscribe
 
@@ -242,7 +242,7 @@ class EventStream:
         """
         Hand C{event} to all subscribers.
         """
-        for subscriber in tuple(self._subscribers):
+        for subscriber in tuple(self._subscribers.values()):
             try:
                 subscriber(event)
             except Exception:

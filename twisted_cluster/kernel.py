@@ -12,8 +12,9 @@ import struct
 import sys
 import termios
 
-_TCP_INFO = struct.Struct("=B127xQ72xQ")
-"""State, bytes received (offset 128) and bytes sent (offset 208) of C{struct tcp_info}."""
+_TCP_INFO = struct.Struct("=B127xQ8xI52xQ")
+"""Of C{struct tcp_info}: the state, bytes received (offset 128), bytes written
+and not sent yet (offset 144), bytes sent (offset 200)."""
 
 _ESTABLISHED = 1
 _CLOSE_WAIT = 8
@@ -31,19 +32,24 @@ def isUntouched(descriptor: int) -> bool | None:
         alone.
     """
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
-            if not tellsTouch(connection.family):
-                return None
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        connection = socket.socket(fileno=descriptor)
     except OSError:
         return False
+    try:
+        if not tellsTouch(connection.family):
+            return None
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:
+        return False
+    finally:
+        connection.detach()
     if len(info) < _TCP_INFO.size:
         return False
-    state, received, sent = _TCP_INFO.unpack(info)
+    state, received, unsent, sent = _TCP_INFO.unpack(info)
     if state not in (_ESTABLISHED, _CLOSE_WAIT):
         return False
     endOfStream = 1 if state == _CLOSE_WAIT else 0
-    return bool(sent == 0 and received - endOfStream == unreadBytes(descriptor))
+    return bool(sent + unsent == 0 and received - endOfStream == unreadBytes(descriptor))
 
 
 def tellsTouch(family: int) -> bool:
