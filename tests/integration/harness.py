@@ -509,9 +509,7 @@ class ClusterTestCase(TestCase):
         Run a cluster and wait until all of its workers are Ready.
         """
         listeners = [word for one in listen for word in ("--listen", one)]
-        cluster = self.launch(
-            "--app", app, *listeners, "--workers", str(workers), *options, **more
-        )
+        cluster = self.launch("--app", app, *listeners, "--workers", str(workers), *options, **more)
         await cluster.allReady(workers)
         return cluster
 
@@ -556,9 +554,7 @@ class ClusterTestCase(TestCase):
         self.assertEqual(names, [], "processes that have outlived their cluster")
 
     def _left(self) -> list[int]:
-        return [
-            pid for pid in processes.descendantsOf(os.getpid()) if pid not in self._before
-        ]
+        return [pid for pid in processes.descendantsOf(os.getpid()) if pid not in self._before]
 
 
 def endOf(pid: int) -> Deferred[None]:
@@ -580,5 +576,3 @@ def signalIfAlive(pid: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-

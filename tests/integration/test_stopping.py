@@ -225,7 +225,7 @@ class KilledMasterTests(ClusterTestCase):
         client = await connect(cluster.port)
         client.send(request("/c"))
         await cluster.says("hanging in C")
-        await cluster.says("there is a sentinel again")
+        await cluster.says("the sentinel is pid", times=2)
         others = await self._others(cluster)
         self.assertNotIn(first, others)
         await self._kill(cluster)

@@ -62,18 +62,28 @@ class Sentinel:
 
     def start(self) -> None:
         """
-        Start the process.
+        Start the process.  If that fails it is tried again; the cluster can
+        do without it until then.
         """
         if self._stopped or not hasattr(os, "pidfd_open"):
             return
+        try:
+            self._connection = self._execute()
+        except OSError as error:
+            self.log.error("there is no sentinel: {error}; trying again", error=error)
+            self._reactor.callLater(RESTART_DELAY, self.start)
+            return
+        self.log.info("the sentinel is pid {pid}", pid=self.pid)
+        for pid in self._workers:
+            self._tell("+", pid)
+
+    def _execute(self) -> _Connection:
         connection = _Connection(self)
         arguments = [sys.executable, "-I", "-S", SCRIPT, str(self._drainTimeout)]
         self._reactor.spawnProcess(
             connection, sys.executable, arguments, env={}, childFDs={0: "w", 2: "r"}
         )
-        self._connection = connection
-        for pid in self._workers:
-            self._tell("+", pid)
+        return connection
 
     def stop(self) -> None:
         """
@@ -104,16 +114,7 @@ class Sentinel:
         self._connection = None
         if not self._stopped:
             self.log.warn("the sentinel is gone and is replaced: {why}", why=reason.value)
-            self._reactor.callLater(RESTART_DELAY, self._startAgain)
-
-    def _startAgain(self) -> None:
-        try:
-            self.start()
-        except OSError as error:
-            self.log.error("there is no sentinel: {error}; trying again", error=error)
-            self._reactor.callLater(RESTART_DELAY, self._startAgain)
-        else:
-            self.log.info("there is a sentinel again: pid {pid}", pid=self.pid)
+            self._reactor.callLater(RESTART_DELAY, self.start)
 
     def _tell(self, sign: str, pid: int) -> None:
         if self._connection is not None and self._connection.transport is not None:

@@ -127,14 +127,12 @@ class WorkerSession(Channel):
 
     def _bootFailed(self, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, AppLoadError):
-            self.log.critical("{error}", error=error)
-        else:
+        if not isinstance(error, AppLoadError):
             error = AppLoadError(
                 f"app {self._plan.app} fails to start: {failure.type.__name__}: {error}",
                 failure.getTraceback(),
             )
-            self.log.critical("{error}\n{trace}", error=error, trace=error.traceback)
+        self.log.critical("{text}", text=f"{error}\n{error.traceback}".rstrip())
         self.reportBootFailed(error)
         self.transport.loseConnection()
         self._exit(1)
