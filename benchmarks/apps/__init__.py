@@ -1,0 +1,3 @@
+"""
+What the servers under measurement serve.
+"""
