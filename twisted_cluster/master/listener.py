@@ -195,11 +195,14 @@ def _listen(binding: BindingReactor, name: str) -> None:
 
 
 def _adoptDescriptor(binding: BindingReactor, descriptor: int) -> None:
-    with socket.socket(fileno=os.dup(descriptor)) as inherited:
+    inherited = socket.socket(fileno=descriptor)
+    try:
         if not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise ValueError(f"descriptor {descriptor} is no listening socket")
         inherited.setblocking(False)
         family = inherited.family
+    finally:
+        inherited.detach()
     binding.adoptStreamPort(descriptor, family, _PlaceholderFactory())
     os.close(descriptor)
 
@@ -212,6 +215,7 @@ def _cannotListen(name: str, cause: Any) -> ListenError:
         errno.EACCES: "run as a user that may bind it or choose another address",
         errno.EADDRNOTAVAIL: "choose an address that this host has",
         errno.EBADF: "pass an open listening socket under that number",
+        errno.ENOTSOCK: "pass an open listening socket under that number",
     }
     remedy = remedies.get(number or 0, "choose another address or stop the master that holds it")
     return ListenError(f"listen on {name}", text, remedy)
