@@ -17,6 +17,7 @@ closed: connections that the server closed, without a word, while idle.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import signal
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, counts: Counter[str], pause: float, ended: asyncio.Future[None]) -> None:
         self._counts = counts
         self._pause = pause
-        self._ended = ended
+        self.ended = ended
         self._data = b""
         self._asked = False
         self._announced = False
@@ -108,8 +109,8 @@ class Connection(asyncio.Protocol):
         self._cancel()
         how = "lost" if self._asked else "announced" if self._announced else "closed"
         self._counts[how] += 1
-        if not self._ended.done():
-            self._ended.set_result(None)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def _cancel(self) -> None:
         if self._timer is not None:
@@ -123,16 +124,18 @@ async def _keepOne(port: int, pause: float, counts: Counter[str]) -> None:
     """
     loop = asyncio.get_running_loop()
     while True:
-        ended: asyncio.Future[None] = loop.create_future()
+        connection = Connection(counts, pause, loop.create_future())
         try:
-            await loop.create_connection(
-                lambda: Connection(counts, pause, ended), "127.0.0.1", port
-            )
+            await loop.create_connection(functools.partial(_same, connection), "127.0.0.1", port)
         except OSError:
             counts["refused"] += 1
             await asyncio.sleep(0.05)
         else:
-            await ended
+            await connection.ended
+
+
+def _same(connection: Connection) -> Connection:
+    return connection
 
 
 async def run(port: int, connections: int) -> Counter[str]:

@@ -31,7 +31,9 @@ def oneLine(machine: dict[str, str]) -> str:
     The same as a sentence fragment.
     """
     rest = {name: text for name, text in machine.items() if name not in ("CPUs", "CPU model")}
-    versions = ", ".join(text if name == "System" else f"{name} {text}" for name, text in rest.items())
+    versions = ", ".join(
+        text if name == "System" else f"{name} {text}" for name, text in rest.items()
+    )
     return f"{machine['CPUs']} CPUs ({machine['CPU model']}), {versions}"
 
 
@@ -59,8 +61,10 @@ def _read(path: str) -> str:
 
 def _nodeVersion() -> str:
     try:
-        done = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=10)
-    except OSError:
+        done = subprocess.run(
+            ["node", "--version"], check=True, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
         return "not installed"
     return done.stdout.strip().lstrip("v")
 

@@ -88,7 +88,9 @@ def parseMemory(rollup: str) -> dict[str, float]:
     """
     The same from the text of C{smaps_rollup}.
     """
-    sizes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", rollup, re.M)}
+    sizes = {
+        name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB$", rollup, re.MULTILINE)
+    }
     private = sizes["Private_Clean"] + sizes["Private_Dirty"]
     return {"private": private * 1024 / 1e6, "pss": sizes["Pss"] * 1024 / 1e6}
 

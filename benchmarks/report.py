@@ -196,7 +196,9 @@ def readmeBlock(results: Mapping[str, Result], machine: str) -> str:
     """
     cpu = results["cpu"]
     lines = [
-        (line.what, line.ours, line.peer) for result in results.values() for line in result.headlines
+        (line.what, line.ours, line.peer)
+        for result in results.values()
+        for line in result.headlines
     ]
     return "\n\n".join(
         (
@@ -249,7 +251,9 @@ def svg(charts: Sequence[Chart], isOurs: str = "twisted_cluster") -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}"'
     style = 'font-family="sans-serif" font-size="13" role="img"'
     background = f'<rect width="{_WIDTH}" height="{top}" fill="#ffffff"/>'
-    return "\n".join([f'{head} viewBox="0 0 {_WIDTH} {top}" {style}>', background, *body, "</svg>\n"])
+    return "\n".join(
+        [f'{head} viewBox="0 0 {_WIDTH} {top}" {style}>', background, *body, "</svg>\n"]
+    )
 
 
 def _bar(top: int, label: str, value: float, longest: float, colour: str) -> list[str]:
@@ -263,6 +267,4 @@ def _bar(top: int, label: str, value: float, longest: float, colour: str) -> lis
 
 
 def _text(x: float, y: float, text: str, weight: str = "normal") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y}" fill="#1b1f24" font-weight="{weight}">{escape(text)}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{y}" fill="#1b1f24" font-weight="{weight}">{escape(text)}</text>'

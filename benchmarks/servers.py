@@ -23,13 +23,14 @@ def _twistd() -> str:
     return str(Path(sys.executable).parent / "twistd")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def knows(word: str) -> bool:
     """
     Whether the cluster command has an option or a policy of this name.
     """
     shown = subprocess.run(
         [_twistd(), "cluster", "--help"],
+        check=True,
         capture_output=True,
         text=True,
         timeout=60,
