@@ -97,3 +97,13 @@ class ChannelLost(PeerError):
     """
     The channel to a worker is gone.
     """
+
+
+class ConnectionMigrated(ClusterError):
+    """
+    The reason with which a protocol ends whose connection goes on in another
+    worker.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the connection goes on in another worker")

@@ -297,3 +297,35 @@ class IDrainable(Interface):
         Whether the connection can be closed now without loss.  While it is
         not, it stays open until the drain timeout.
         """
+
+
+class IMigratable(Interface):
+    """
+    A protocol of an app whose connections can go on in another worker when
+    theirs is replaced: same TCP connection, next protocol instance.  It must
+    sit directly on a TCP or UNIX connection.  Runs in the worker.
+
+    The old instance ends with C{connectionLost} and the reason
+    L{twisted_cluster.errors.ConnectionMigrated}.
+    """
+
+    def isIdle() -> bool:
+        """
+        Whether nothing is under way and no received byte is kept back.
+        """
+
+    def migrationState() -> Any:
+        """
+        What the next instance needs to know.
+
+        @return: A small dict of C{str}, C{bytes}, C{int}, C{float}, C{bool}
+            and L{None} values by name.
+        """
+
+    def resume(state: Any) -> None:
+        """
+        Go on with a connection.  Called on a fresh instance, with its
+        transport in place, instead of C{connectionMade}.
+
+        @param state: What C{migrationState} gave.
+        """

@@ -5,6 +5,7 @@ What the kernel knows of connections and processes.  Master and worker.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
@@ -20,36 +21,50 @@ _ESTABLISHED = 1
 _CLOSE_WAIT = 8
 
 
-def isUntouched(descriptor: int) -> bool | None:
+Progress = tuple[int, int]
+"""How many bytes have been read from a connection, and written to it."""
+
+NO_PROGRESS: Progress = (0, 0)
+
+
+def isUntouched(descriptor: int, since: Progress | None = NO_PROGRESS) -> bool | None:
     """
     Whether no process has read from or written to the connection
-    C{descriptor}, so that another one can serve it from its beginning.
-
-    All bytes that have come must still be unread, and none may have been
-    sent.
+    C{descriptor} since it had got as far as C{since}, so that another one can
+    serve it from there.
 
     @return: L{None} if the kernel can't tell, which it can for TCP on Linux
         alone.
     """
+    if since is None:
+        return None
     try:
-        connection = socket.socket(fileno=descriptor)
+        now = progress(descriptor)
     except OSError:
         return False
+    return None if now is None else now == since
+
+
+def progress(descriptor: int) -> Progress | None:
+    """
+    How far a connection has got, or L{None} if the kernel can't tell.
+
+    @raise OSError: if it is not a connection, or not one that can go on.
+    """
+    connection = socket.socket(fileno=descriptor)
     try:
         if not tellsTouch(connection.family):
             return None
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    except OSError:
-        return False
     finally:
         connection.detach()
     if len(info) < _TCP_INFO.size:
-        return False
+        return None
     state, received, unsent, sent = _TCP_INFO.unpack(info)
     if state not in (_ESTABLISHED, _CLOSE_WAIT):
-        return False
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
     endOfStream = 1 if state == _CLOSE_WAIT else 0
-    return bool(sent + unsent == 0 and received - endOfStream == unreadBytes(descriptor))
+    return received - endOfStream - unreadBytes(descriptor), sent + unsent
 
 
 def tellsTouch(family: int) -> bool:

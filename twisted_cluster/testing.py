@@ -37,6 +37,7 @@ from signal import SIGKILL
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -278,6 +279,7 @@ class FakeSpawner:
     Spawns L{FakeProcess}es.
 
     @ivar processes: All that it has spawned, in order.
+    @ivar kept: The generations that it was told to keep, each time.
     @ivar stopped: Whether it was told that it is not needed any more.
     @ivar failure: Why processes can't be started; L{None} if they can.
     """
@@ -291,6 +293,7 @@ class FakeSpawner:
         @param reactor: What tells of ends that do not come at once.
         """
         self.processes: list[FakeProcess] = []
+        self.kept: list[frozenset[int]] = []
         self.stopped = False
         self.failure: str | None = None
         self._reactor = reactor
@@ -310,6 +313,12 @@ class FakeSpawner:
         else:
             observer.started(pid)
         return process
+
+    def keep(self, generations: Iterable[int]) -> None:
+        """
+        See L{IWorkerSpawner.keep}.
+        """
+        self.kept.append(frozenset(generations))
 
     def stop(self) -> None:
         """
@@ -478,7 +487,7 @@ class FakeWorker(Channel):
             self.sockets[number] = socket.socket(fileno=descriptor)
 
     @commands.Drain.responder
-    def _drain(self, grace: float) -> dict[str, Any]:
+    def _drain(self, grace: float, migrate: bool) -> dict[str, Any]:
         self.told.append("Drain")
         if self.obedient and not self.sockets:
             self.drained()
@@ -497,7 +506,7 @@ class FakeWorker(Channel):
         self.messages.append(text)
         return {}
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The channel is gone: close all that it holds.
         """
@@ -519,7 +528,8 @@ def pretendWorker(
     @param cleanUp: The C{addCleanup} of the test.
     @return: The context, whose C{messageHandlers} are what the app registered.
     """
-    cleanUp(context.enter, context.current())
-    pretended = context.Context(slot, generation)
-    context.enter(pretended)
-    return pretended
+    here = context.current()
+    cleanUp(here.__dict__.update, dict(here.__dict__))
+    here.__dict__.update(context.Context().__dict__)
+    here.enter(context.Role.WORKER, slot, generation)
+    return here

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from twisted_cluster.errors import PeerError
 from twisted_cluster.interfaces import Account, ILoad, Peer
+from twisted_cluster.kernel import NO_PROGRESS, Progress
 
 MAX_ATTEMPTS = 10
 """To how many workers a connection is given before it is shed."""
@@ -36,6 +37,17 @@ class HandoffChannel(Protocol):
         Send sockets, numbered from C{first} on.
         """
 
+    def sendResume(
+        self,
+        first: int,
+        listeners: Sequence[int],
+        descriptors: Sequence[int],
+        states: Sequence[bytes],
+    ) -> None:
+        """
+        Send sockets whose protocols carry state, numbered from C{first} on.
+        """
+
 
 class Connection:
     """
@@ -45,14 +57,27 @@ class Connection:
     @ivar listener: The number of the listener that accepted it.
     @ivar peer: The client's address.
     @ivar attempts: To how many workers it has been given.
+    @ivar state: What its protocol carries from one worker to the next, or
+        L{None}.
+    @ivar progress: How far it had got when the master took it, or L{None} if
+        the kernel can't tell.
     """
 
-    __slots__ = ("attempts", "descriptor", "listener", "peer")
+    __slots__ = ("attempts", "descriptor", "listener", "peer", "progress", "state")
 
-    def __init__(self, descriptor: int, listener: int, peer: Peer) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        listener: int,
+        peer: Peer,
+        state: bytes | None = None,
+        progress: Progress | None = NO_PROGRESS,
+    ) -> None:
         self.descriptor = descriptor
         self.listener = listener
         self.peer = peer
+        self.state = state
+        self.progress = progress
         self.attempts = 0
 
 
@@ -62,6 +87,7 @@ class Recipient:
     One worker, as the dispatcher sees it.
 
     @ivar slot: Its slot.
+    @ivar generation: Its generation.
     @ivar connections: Connections dispatched to it and not yet closed.
     @ivar limit: How many sockets one handoff may have.
     @ivar credit: How many more sockets it may be given now.  It is used up
@@ -73,6 +99,7 @@ class Recipient:
     @ivar closed: How many of its connections are over.
     @ivar held: What it has been sent, by number, and has not acknowledged.
     @ivar pending: What it is about to be sent in this reactor turn.
+    @ivar resumed: The same for connections that carry state.
     """
 
     __slots__ = (
@@ -80,17 +107,22 @@ class Recipient:
         "closed",
         "connections",
         "credit",
+        "generation",
         "held",
         "limit",
         "paused",
         "pending",
         "received",
+        "resumed",
         "sequence",
         "slot",
     )
 
-    def __init__(self, slot: int, channel: HandoffChannel, credit: int) -> None:
+    def __init__(
+        self, slot: int, channel: HandoffChannel, credit: int, generation: int = 1
+    ) -> None:
         self.slot = slot
+        self.generation = generation
         self.channel = channel
         self.limit = credit
         self.credit = credit
@@ -101,6 +133,7 @@ class Recipient:
         self.paused = False
         self.held: dict[int, Connection] = {}
         self.pending: list[Connection] = []
+        self.resumed: list[Connection] = []
 
 
 class Dispatcher:
@@ -117,7 +150,7 @@ class Dispatcher:
     def __init__(
         self,
         choose: Choose,
-        untouched: Callable[[int], bool | None],
+        untouched: Callable[[int, Progress | None], bool | None],
         onShed: Callable[[int, str], object],
         close: Callable[[int], None] = os.close,
     ) -> None:
@@ -129,6 +162,7 @@ class Dispatcher:
         self._eligible: list[Recipient] = []
         self._known: set[Recipient] = set()
         self._waiting: deque[Connection] = deque()
+        self._returned: deque[Connection] = deque()
         self._filled: list[Recipient] = []
         self._accepted = 0
         self._acked = 0
@@ -141,8 +175,9 @@ class Dispatcher:
         """
         The account of all connections so far.
         """
-        inFlight = len(self._waiting)
-        inFlight += sum(len(one.held) + len(one.pending) for one in self._known)
+        inFlight = self.waiting + sum(
+            len(one.held) + len(one.pending) + len(one.resumed) for one in self._known
+        )
         return Account(self._accepted, self._acked, self._shed, inFlight)
 
     @property
@@ -150,7 +185,7 @@ class Dispatcher:
         """
         How many connections wait for a worker with credit.
         """
-        return len(self._waiting)
+        return len(self._waiting) + len(self._returned)
 
     def schedule(self, recipient: Recipient) -> None:
         """
@@ -182,12 +217,29 @@ class Dispatcher:
             self._waiting.append(connection)
             self.capacity -= 1
 
+    def giveBack(self, recipient: Recipient, connections: Sequence[Connection]) -> None:
+        """
+        Take idle connections that C{recipient} had acknowledged back, for
+        workers of the newest generation to go on with.
+
+        @raise PeerError: if it can't have as many.
+        """
+        if len(connections) > recipient.connections:
+            raise PeerError(f"{len(connections)} connections, of {recipient.connections}")
+        self._acked -= len(connections)
+        self._returned.extend(connections)
+        self._placeReturned()
+
     def flush(self) -> None:
         """
         Send each worker what it was assigned since the last flush.
         """
         filled, self._filled = self._filled, []
         for recipient in filled:
+            if recipient.resumed:
+                self._flushResumed(recipient)
+            if not recipient.pending:
+                continue
             pending, recipient.pending = recipient.pending, []
             first = recipient.sequence
             recipient.sequence = first + len(pending)
@@ -198,6 +250,19 @@ class Dispatcher:
                 [connection.listener for connection in pending],
                 [connection.descriptor for connection in pending],
             )
+
+    def _flushResumed(self, recipient: Recipient) -> None:
+        resumed, recipient.resumed = recipient.resumed, []
+        first = recipient.sequence
+        recipient.sequence = first + len(resumed)
+        recipient.held.update(enumerate(resumed, first))
+        self._exhaust(recipient)
+        recipient.channel.sendResume(
+            first,
+            [connection.listener for connection in resumed],
+            [connection.descriptor for connection in resumed],
+            [connection.state or b"" for connection in resumed],
+        )
 
     def acknowledge(
         self, recipient: Recipient, received: int, closed: int, touched: Iterable[int]
@@ -232,7 +297,8 @@ class Dispatcher:
                 self._countOver(recipient, 1)
                 refused.append(self._take(recipient, number))
         finally:
-            self._waiting.extend(refused)
+            for connection in refused:
+                self._requeue(connection)
             self._recount()
         self._place()
 
@@ -257,9 +323,9 @@ class Dispatcher:
         held, recipient.held = recipient.held, {}
         for number in sorted(held):
             connection = held[number]
-            untouched = self._untouched(connection.descriptor)
+            untouched = self._untouched(connection.descriptor, connection.progress)
             if number >= recipient.received if untouched is None else untouched:
-                self._waiting.append(connection)
+                self._requeue(connection)
             else:
                 self._release(connection)
         recipient.connections = 0
@@ -286,16 +352,52 @@ class Dispatcher:
 
         @return: How many there were.
         """
-        waiting, self._waiting = self._waiting, deque()
-        self._shedAll(list(waiting), reason)
+        waiting = [*self._waiting, *self._returned]
+        self._waiting.clear()
+        self._returned.clear()
+        self._shedAll(waiting, reason)
         self._recount()
         return len(waiting)
 
+    def _requeue(self, connection: Connection) -> None:
+        """
+        Look for a new owner.  One that carries state, or that has been served
+        before, is for the newest generation again.
+        """
+        fresh = connection.state is None and connection.progress == NO_PROGRESS
+        (self._waiting if fresh else self._returned).append(connection)
+
+    def _placeReturned(self) -> None:
+        """
+        Give what has been given back to workers of the newest generation, the
+        one with the fewest connections first: a reload must not leave all of
+        them with the worker that it began with.
+        """
+        if not self._returned:
+            return
+        newest = max((one.generation for one in self._scheduled), default=0)
+        worn: list[Connection] = []
+        while self._returned:
+            fit = [one for one in self._eligible if one.generation == newest]
+            if not fit:
+                break
+            connection = self._returned.popleft()
+            if connection.attempts < MAX_ATTEMPTS:
+                self._give(connection, min(fit, key=lambda one: one.connections))
+            else:
+                worn.append(connection)
+        self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
+        self.flush()
+        if not self.waiting:
+            self.onPlaced()
+
     def _assign(self, connection: Connection) -> None:
-        recipient = self._choose(self._eligible, connection.peer)
-        if not recipient.pending:
+        self._give(connection, self._choose(self._eligible, connection.peer))
+
+    def _give(self, connection: Connection, recipient: Recipient) -> None:
+        if not recipient.pending and not recipient.resumed:
             self._filled.append(recipient)
-        recipient.pending.append(connection)
+        (recipient.pending if connection.state is None else recipient.resumed).append(connection)
         recipient.connections += 1
         connection.attempts += 1
         recipient.credit -= 1
@@ -304,7 +406,7 @@ class Dispatcher:
             self._eligible.remove(recipient)
 
     def _countOver(self, recipient: Recipient, count: int) -> None:
-        sent = recipient.connections - len(recipient.pending)
+        sent = recipient.connections - len(recipient.pending) - len(recipient.resumed)
         if count > sent:
             raise PeerError(f"the end of {count} connections, of {sent} that were open")
         recipient.connections -= count
@@ -329,7 +431,7 @@ class Dispatcher:
         """
         Give back the credit, and use it for whatever waits.
         """
-        if recipient.pending:
+        if recipient.pending or recipient.resumed:
             return
         recipient.credit = recipient.limit
         if not recipient.paused and recipient in self._scheduled:
@@ -357,6 +459,7 @@ class Dispatcher:
         """
         Assign what waits for an owner, as far as credit goes, and send it.
         """
+        self._placeReturned()
         if not self._waiting:
             return
         worn: list[Connection] = []
@@ -370,7 +473,7 @@ class Dispatcher:
         self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
         self._recount()
         self.flush()
-        if not self._waiting:
+        if not self.waiting:
             self.onPlaced()
 
     def _shedAll(self, connections: list[Connection], reason: str) -> None:

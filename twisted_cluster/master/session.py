@@ -4,13 +4,23 @@ The master's end of a channel.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
+from twisted_cluster.errors import PeerError
 from twisted_cluster.wire import commands
-from twisted_cluster.wire.channel import Channel, numberFrom
+from twisted_cluster.wire.channel import (
+    Channel,
+    DescriptorGroup,
+    closeDescriptors,
+    numberFrom,
+)
+
+RESUME_BATCH = 16
+"""How many connections with state go in one box, whose values AMP limits."""
 
 MAX_BACKLOG = 4 << 20
 """Bytes that may wait for a worker to read them before it gets no messages."""
@@ -45,6 +55,15 @@ class IWorkerReports(Protocol):
     def throttled(self, paused: bool) -> None:
         """It wants no sockets, or wants them again."""
 
+    def offered(
+        self,
+        numbers: list[int],
+        listeners: list[int],
+        states: list[bytes],
+        descriptors: list[int],
+    ) -> None:
+        """It gives these connections back; C{descriptors} may be fewer."""
+
     def channelLost(self) -> None:
         """Nothing more will come."""
 
@@ -58,6 +77,7 @@ class MasterSession(Channel):
         super().__init__()
         self._reports = reports
         self._name = name
+        self._groups: deque[list[int]] = deque()
         self.boxes[b"Ack"] = self._ack
         self.boxes[b"Beat"] = self._beat
 
@@ -73,13 +93,40 @@ class MasterSession(Channel):
         box = commands.encodeHandoff(first, listeners)
         self.transport.writeWithDescriptors(box, descriptors)
 
-    def sendDrain(self, grace: float) -> None:
+    def sendResume(
+        self,
+        first: int,
+        listeners: Sequence[int],
+        descriptors: Sequence[int],
+        states: Sequence[bytes],
+    ) -> None:
+        """
+        Send sockets whose protocols carry state, numbered from C{first} on.
+        """
+        for start in range(0, len(states), RESUME_BATCH):
+            end = start + RESUME_BATCH
+            box = commands.encode(
+                commands.Resume,
+                first=first + start,
+                listeners=listeners[start:end],
+                states=list(states[start:end]),
+            )
+            self.transport.writeWithDescriptors(box, descriptors[start:end])
+
+    def sendTaken(self, taken: Sequence[int], declined: Sequence[int]) -> None:
+        """
+        Answer an offer.
+        """
+        self.callRemote(commands.Taken, taken=taken, declined=declined)
+
+    def sendDrain(self, grace: float, migrate: bool) -> None:
         """
         Tell the worker to finish what it serves.
 
         @param grace: Seconds that idle connections may stay open.
+        @param migrate: Whether other workers can take connections over.
         """
-        self.callRemote(commands.Drain, grace=grace)
+        self.callRemote(commands.Drain, grace=grace, migrate=migrate)
 
     def sendStop(self) -> None:
         """
@@ -99,9 +146,17 @@ class MasterSession(Channel):
         self.callRemote(commands.Message, text=text)
         return True
 
+    def descriptorsReceived(self, group: DescriptorGroup) -> None:
+        """
+        The sockets of the next offer.
+        """
+        self._groups.append(group.descriptors)
+
     def connectionLost(self, reason: Failure) -> None:
         """The channel is gone."""
         super().connectionLost(reason)
+        while self._groups:
+            closeDescriptors(self._groups.popleft())
         self._reports.channelLost()
 
     def _ack(self, box: Any) -> None:
@@ -137,6 +192,15 @@ class MasterSession(Channel):
     @commands.Refuse.responder
     def _refuse(self, sockets: list[int], reason: str) -> dict[str, Any]:
         self._reports.refused(sockets, reason)
+        return {}
+
+    @commands.Offer.responder
+    def _offer(
+        self, numbers: list[int], listeners: list[int], states: list[bytes]
+    ) -> dict[str, Any]:
+        if not self._groups or not len(numbers) == len(listeners) == len(states):
+            raise PeerError("an offer that lacks something")
+        self._reports.offered(numbers, listeners, states, self._groups.popleft())
         return {}
 
     @commands.Throttle.responder

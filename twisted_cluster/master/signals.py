@@ -37,10 +37,11 @@ class Signals:
         Take over the signals.  The reactor must have installed its own
         handlers already.
         """
-        for number in _STOP:
-            self._before[number] = signal.signal(number, self._stop)
-        for number in _RELOAD:
-            self._before[number] = signal.signal(number, self._reload)
+        for handler, numbers in ((self._stop, _STOP), (self._reload, _RELOAD)):
+            for number in numbers:
+                # A signal may come before signal.signal() has returned.
+                self._before[number] = signal.getsignal(number)
+                signal.signal(number, handler)
 
     def restore(self) -> None:
         """
@@ -51,13 +52,16 @@ class Signals:
         self._before.clear()
 
     def _stop(self, number: int, frame: Any) -> None:
-        before = self._before.get(number)
-        if self._stopping or not callable(before):
+        if self._stopping:
             name = signal.Signals(number).name
             self._reactor.callFromThread(self._onStopNow, f"a second {name}")
             return
         self._stopping = True
-        before(number, frame)
+        before = self._before.get(number)
+        if callable(before):
+            before(number, frame)
+        else:
+            self._reactor.callFromThread(self._reactor.stop)
 
     def _reload(self, number: int, frame: Any) -> None:
         self._reactor.callFromThread(self._onReload, signal.Signals(number).name)

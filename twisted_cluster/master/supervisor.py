@@ -179,7 +179,7 @@ class Supervisor:
         slot.history = restart.History()
         if before is not None and before.alive:
             slot.retired.append(before)
-            before.drain(reason)
+            before.drain(reason, migrate=True)
         self._changed()
 
     def discard(self, number: int, reason: str) -> None:
@@ -304,7 +304,7 @@ class Supervisor:
         for worker in slot.workers():
             if worker.alive:
                 self._leftovers.append(worker)
-                worker.drain("scaled down")
+                worker.drain("scaled down", migrate=True)
         slot.current = slot.candidate = None
 
     def _restarts(self, number: int) -> int:

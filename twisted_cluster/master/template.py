@@ -32,7 +32,7 @@ from twisted_cluster.master.spawn import (
     workerArguments,
 )
 from twisted_cluster.wire import commands
-from twisted_cluster.wire.channel import Channel, ChannelTransport
+from twisted_cluster.wire.channel import Channel, ChannelTransport, closeDescriptors
 from twisted_cluster.wire.preamble import Preamble, encode
 
 
@@ -256,12 +256,12 @@ class Template(ProcessProtocol):
         self._waiting: dict[int, list[int]] = {}
         self._children: dict[int, ForkedProcess] = {}
         self._count = 0
+        self._pid: int | None = None
 
     @property
     def name(self) -> str:
         """What log lines call it."""
-        pid = self.transport.pid if self.transport is not None else None
-        return f"template generation {self.generation} pid {pid or '-'}"
+        return f"template generation {self.generation} pid {self._pid or '-'}"
 
     def start(self, reactor: Any, preamble: Preamble) -> None:
         """
@@ -270,7 +270,19 @@ class Template(ProcessProtocol):
         @raise OSError: if it can't be executed.
         """
         ours, theirs = socket.socketpair()
-        with theirs, open(os.devnull, "rb") as nothing:
+        try:
+            self._execute(reactor, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.sendall(encode(preamble))
+        self._session = _TemplateSession(self)
+        self._channel = ChannelTransport(ours, self._session, reactor)
+
+    def _execute(self, reactor: Any, channel: socket.socket) -> None:
+        with open(os.devnull, "rb") as nothing:
             reactor.spawnProcess(
                 self,
                 self._spawner.executable,
@@ -280,12 +292,9 @@ class Template(ProcessProtocol):
                     0: nothing.fileno(),
                     1: "r" if self._spawner.relayOutput else 1,
                     2: "r",
-                    CHANNEL_DESCRIPTOR: theirs.fileno(),
+                    CHANNEL_DESCRIPTOR: channel.fileno(),
                 },
             )
-        ours.sendall(encode(preamble))
-        self._session = _TemplateSession(self)
-        self._channel = ChannelTransport(ours, self._session, reactor)
 
     def fork(
         self, process: ForkedProcess, slot: int, channel: socket.socket, outputs: list[int]
@@ -377,9 +386,9 @@ class Template(ProcessProtocol):
     def connectionMade(self) -> None:
         """The process exists."""
         assert self.transport is not None
-        self._pid = self.transport.pid
+        self._pid = pid = self.transport.pid
         self._relay = LineRelay(self)
-        self._spawner.watch.watch(self._pid)
+        self._spawner.watch.watch(pid)
 
     def started(self, pid: int) -> None:
         """See L{IWorkerObserver}; a template is no worker."""
@@ -402,7 +411,8 @@ class Template(ProcessProtocol):
         live on.
         """
         self.usable = False
-        self._spawner.watch.forget(self._pid)
+        if self._pid is not None:
+            self._spawner.watch.forget(self._pid)
         self._channel.drainAndLose()
         value: Any = reason.value
         status = exitStatusOf(value.status)
@@ -465,9 +475,15 @@ class TemplateSpawner:
             # A new generation may be forkable although the last one was not.
             if self._reason and template is not None:
                 return self.fallback.spawn(slot, generation, channel, observer)
-            template = self._begin(generation)
+            template = None
+        try:
+            outputs = self._pipes(observer)
+            template = template or self._begin(generation)
+        except OSError as error:
+            self.log.error("there is no template: {error}", error=error)
+            return self.fallback.spawn(slot, generation, channel, observer)
         process = ForkedProcess(self._reactor, template, observer)
-        template.fork(process, slot, channel, self._pipes(observer))
+        template.fork(process, slot, channel, outputs)
         return process
 
     def keep(self, generations: Iterable[int]) -> None:
@@ -504,8 +520,9 @@ class TemplateSpawner:
 
     def _begin(self, generation: int) -> Template:
         self._reason = ""
-        template = self._templates[generation] = Template(self, generation)
+        template = Template(self, generation)
         template.start(self._reactor, self._preamble(generation))
+        self._templates[generation] = template
         return template
 
     def _pipes(self, observer: IWorkerObserver) -> list[int]:
@@ -513,10 +530,15 @@ class TemplateSpawner:
         Pipes for standard output, if it is relayed, and standard error.
 
         @return: Their writing ends.
+        @raise OSError: if there are no descriptors for them.
         """
-        writers = []
+        writers: list[int] = []
         for _ in range(2 if self.relayOutput else 1):
-            reader, writer = os.pipe()
+            try:
+                reader, writer = os.pipe()
+            except OSError:
+                closeDescriptors(writers)
+                raise
             _Pipe(self._reactor, reader, LineRelay(observer))
             writers.append(writer)
         return writers

@@ -18,7 +18,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_cluster import kernel
 from twisted_cluster.config import ClusterConfig
+from twisted_cluster.errors import PeerError
 from twisted_cluster.events import (
     ALIVE,
     EventStream,
@@ -28,11 +30,16 @@ from twisted_cluster.events import (
     WorkerHung,
     WorkerOutput,
 )
-from twisted_cluster.interfaces import IWorkerObserver, IWorkerSpawner, WorkerStatus
-from twisted_cluster.master.dispatcher import Dispatcher, Recipient
+from twisted_cluster.interfaces import (
+    IWorkerObserver,
+    IWorkerProcess,
+    IWorkerSpawner,
+    WorkerStatus,
+)
+from twisted_cluster.master.dispatcher import Connection, Dispatcher, Recipient
 from twisted_cluster.master.session import MasterSession
 from twisted_cluster.policy.lifecycle import Action, Step, newWorker
-from twisted_cluster.wire.channel import ChannelTransport
+from twisted_cluster.wire.channel import ChannelTransport, closeDescriptors
 from twisted_cluster.wire.preamble import Preamble, encode
 
 ABORT_GRACE = 1.0
@@ -107,7 +114,10 @@ class Worker:
         self._machine = newWorker()
         self._timer: IDelayedCall | None = None
         self._session: MasterSession | None = None
+        self._transport: ChannelTransport | None = None
+        self._process: IWorkerProcess | None = None
         self._told = ""
+        self._migrate = False
         self.state = State.STARTING
         self.since = surroundings.now()
         self.reason = ""
@@ -147,21 +157,30 @@ class Worker:
         Spawn the process and tell it what to run.
         """
         around = self._around
-        ours, theirs = socket.socketpair()
-        ours.sendall(encode(around.preamble(self.slot, self.generation)))
-        self._session = MasterSession(self, self.name)
-        self._transport = ChannelTransport(ours, self._session, around.reactor)
-        self._recipient = Recipient(self.slot, self._session, around.config.credit)
+        session = MasterSession(self, self.name)
+        self._recipient = Recipient(self.slot, session, around.config.credit, self.generation)
         self._publish(None, State.STARTING)
         self._setTimer(around.config.generationTimeout, self._notReady)
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            around.reactor.callLater(0, self.exited, ExitStatus(failure=str(error)))
+            return
+        ours.sendall(encode(around.preamble(self.slot, self.generation)))
+        self._session = session
+        self._transport = ChannelTransport(ours, session, around.reactor)
         self._process = around.spawner.spawn(self.slot, self.generation, theirs, self)
 
     # What others ask of it.
 
-    def drain(self, reason: str) -> None:
+    def drain(self, reason: str, migrate: bool = False) -> None:
         """
         Unschedule it, let it finish what it serves, stop it at the deadline.
+
+        @param migrate: Whether other workers can take over its idle
+            connections.
         """
+        self._migrate = migrate
         self._apply(self._machine.drain(), reason)
 
     def stop(self, reason: str) -> None:
@@ -194,8 +213,8 @@ class Worker:
         own, not as something the master wanted.
         """
         self._told = reason
-        self._process.signal(signal.SIGABRT)
-        self._setTimer(ABORT_GRACE, self._process.signal, signal.SIGKILL)
+        self._signal(signal.SIGABRT)
+        self._setTimer(ABORT_GRACE, self._signal, signal.SIGKILL)
 
     def hung(self, silence: float) -> None:
         """
@@ -217,7 +236,7 @@ class Worker:
 
         @return: Whether it was sent.
         """
-        if self._session is None or not self._transport.connected:
+        if self._session is None or self._transport is None or not self._transport.connected:
             return False
         return self._session.sendMessage(text)
 
@@ -237,7 +256,8 @@ class Worker:
 
     def exited(self, status: ExitStatus) -> None:
         """The process is gone."""
-        self._transport.drainAndLose()
+        if self._transport is not None:
+            self._transport.drainAndLose()
         self._cancelTimer()
         reason = f"{self._told}; {status}" if self._told else str(status)
         step = self._machine.exited()
@@ -290,11 +310,32 @@ class Worker:
         """It wants no sockets, or wants them again."""
         self._around.dispatcher.throttle(self._recipient, paused)
 
+    def offered(
+        self,
+        numbers: list[int],
+        listeners: list[int],
+        states: list[bytes],
+        descriptors: list[int],
+    ) -> None:
+        """
+        It gives connections back.  Those whose descriptors got lost on the
+        way, since the master ran short, stay with it.
+        """
+        if self._session is None or self.state is not State.DRAINING or not self._migrate:
+            closeDescriptors(descriptors)
+            raise PeerError("an offer of connections that nobody asked for")
+        connections = [
+            Connection(descriptor, listener, (), state or None, _progressOf(descriptor))
+            for descriptor, listener, state in zip(descriptors, listeners, states)
+        ]
+        self._session.sendTaken(numbers[: len(descriptors)], numbers[len(descriptors) :])
+        self._around.dispatcher.giveBack(self._recipient, connections)
+
     def channelLost(self) -> None:
         """Nothing more will come: its untouched connections go to others."""
         self._around.dispatcher.lost(self._recipient)
         if self.state in (State.STARTING, State.READY):
-            self._setTimer(LOST_CHANNEL_GRACE, self._process.signal, signal.SIGKILL)
+            self._setTimer(LOST_CHANNEL_GRACE, self._signal, signal.SIGKILL)
 
     # How steps are carried out.
 
@@ -316,7 +357,7 @@ class Worker:
         config = self._around.config
         self._setTimer(config.drainTimeout, self.stop, f"not drained in {config.drainTimeout:g} s")
         if self._session is not None:
-            self._session.sendDrain(config.drainGrace)
+            self._session.sendDrain(config.drainGrace, self._migrate)
 
     def _tellStop(self) -> None:
         timeout = self._around.config.stopTimeout
@@ -326,7 +367,11 @@ class Worker:
 
     def _kill(self) -> None:
         self._cancelTimer()
-        self._process.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.signal(number)
 
     _ACTIONS: dict[Action, Callable[[Worker], None]] = {
         Action.SCHEDULE: _schedule,
@@ -369,3 +414,14 @@ class Worker:
                 meant,
             )
         )
+
+
+def _progressOf(descriptor: int) -> kernel.Progress | None:
+    """
+    How far a connection that was given back has got.  One that has ended
+    meanwhile gets an owner all the same, to find that out.
+    """
+    try:
+        return kernel.progress(descriptor)
+    except OSError:
+        return None

@@ -22,6 +22,8 @@ from twisted.protocols.amp import (
     Command,
     Float,
     Integer,
+    ListOf,
+    String,
     Unicode,
 )
 
@@ -82,6 +84,50 @@ class Handoff(_Report):
 
     commandName = b"Handoff"
     arguments = [(b"first", Integer()), (b"listeners", Numbers())]
+
+
+class Resume(_Report):
+    """
+    Master to worker: the same as L{Handoff}, for connections that another
+    worker has served before and whose protocols carry state.
+
+    C{states} has what L{twisted_cluster.wire.state} made of it, one for each
+    socket.
+    """
+
+    commandName = b"Resume"
+    arguments = [
+        (b"first", Integer()),
+        (b"listeners", Numbers()),
+        (b"states", ListOf(String())),
+    ]
+
+
+class Offer(_Report):
+    """
+    Draining worker to master: idle connections for other workers to go on
+    with, one descriptor each.
+
+    C{numbers} are the worker's own, to speak of them; an empty state stands
+    for none.
+    """
+
+    commandName = b"Offer"
+    arguments = [
+        (b"numbers", Numbers()),
+        (b"listeners", Numbers()),
+        (b"states", ListOf(String())),
+    ]
+
+
+class Taken(_Report):
+    """
+    Master to worker: the connections C{taken} belong to the master now; those
+    C{declined} stay with the worker.
+    """
+
+    commandName = b"Taken"
+    arguments = [(b"taken", Numbers()), (b"declined", Numbers())]
 
 
 class Ack(_Report):
@@ -161,11 +207,12 @@ class Drain(_Report):
     """
     Master to worker: no more sockets come; finish what is being served.
 
-    C{grace} is how many seconds an idle connection may stay open.
+    C{grace} is how many seconds an idle connection may stay open;
+    C{migrate}, whether connections can be offered to other workers instead.
     """
 
     commandName = b"Drain"
-    arguments = [(b"grace", Float())]
+    arguments = [(b"grace", Float()), (b"migrate", Boolean())]
 
 
 class Drained(_Report):

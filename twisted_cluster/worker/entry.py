@@ -40,7 +40,7 @@ def begin() -> tuple[socket.socket, Preamble] | int:
     for number in _MASTERS_SIGNALS:
         # These reach the whole foreground process group, but the master
         # decides.  A handler, unlike SIG_IGN, is not inherited by children.
-        signal.signal(number, _leaveToMaster)
+        signal.signal(number, leaveToMaster)
     try:
         channel = socket.socket(fileno=CHANNEL_DESCRIPTOR)
         channel.set_inheritable(False)
@@ -52,7 +52,7 @@ def begin() -> tuple[socket.socket, Preamble] | int:
     return channel, plan
 
 
-def _leaveToMaster(number: int, frame: Any) -> None:
+def leaveToMaster(number: int, frame: Any) -> None:
     """Do nothing."""
 
 

@@ -21,6 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.errors import AppLoadError
+from twisted_cluster.interfaces import IMigratable
+from twisted_cluster.wire import state
 from twisted_cluster.wire.preamble import ListenerPlan
 
 _PLAIN = ("tcp:", "tcp6:", "unix:", "fd:", "systemd:")
@@ -143,13 +145,15 @@ class HandoffPort:
         """Whether it takes connections."""
         return self._listening
 
-    def adopt(self, descriptor: int, number: int) -> bool:
+    def adopt(self, descriptor: int, number: int, carried: bytes = b"") -> bool:
         """
         Serve a connection.  This does what Twisted's port does with what it
         has accepted.
 
         @param descriptor: The socket, which is taken.
         @param number: Its number on the channel.
+        @param carried: What its protocol carries from another worker, if it
+            comes from one.
         @return: Whether a protocol serves it now.  If not, it has been closed.
         """
         sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=descriptor)
@@ -164,7 +168,7 @@ class HandoffPort:
         if transport is None:
             sock.close()
             return False
-        self._begin(transport)
+        self._begin(transport, carried)
         return True
 
     def _connect(self, sock: socket.socket, number: int) -> Any:
@@ -183,13 +187,25 @@ class HandoffPort:
         transport.handoff = number
         return transport
 
-    def _begin(self, transport: Any) -> None:
+    def _begin(self, transport: Any, carried: bytes) -> None:
         self._watch.opened(transport)
         try:
-            transport.protocol.makeConnection(transport)
+            if carried:
+                self._resume(transport.protocol, transport, state.decode(carried))
+            else:
+                transport.protocol.makeConnection(transport)
         except Exception:
             self.log.failure("the app failed at a connection from {name}", name=self.plan.name)
             transport.abortConnection()
+
+    def _resume(self, protocol: Any, transport: Any, carried: Any) -> None:
+        if not IMigratable.providedBy(protocol):
+            raise AppLoadError(
+                f"a {type(protocol).__name__} can't go on with a connection of another worker"
+            )
+        protocol.connected = 1
+        protocol.transport = transport
+        protocol.resume(carried)
 
     def _addressOf(self, peer: Any) -> Any:
         if self._family == socket.AF_UNIX:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IService
@@ -21,7 +21,7 @@ from twisted_cluster.errors import AppLoadError, PeerError
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import Channel, DescriptorGroup, closeDescriptors, numberFrom
 from twisted_cluster.wire.preamble import Preamble
-from twisted_cluster.worker import drain, loader
+from twisted_cluster.worker import drain, loader, migration
 from twisted_cluster.worker.ports import HandoffPort, Interception, wrapFactory
 
 SILENT_LIMIT = 1.0
@@ -31,6 +31,9 @@ all the same, so that the master does not hold its copy for ever."""
 CLOSED_DELAY = 0.02
 """Seconds that the report of a closed connection may wait for another one to
 go with."""
+
+OFFER_BATCH = 16
+"""How many connections one offer may have: AMP limits what their states take."""
 
 DRAIN_INTERVAL = 0.1
 """Seconds between two looks at the connections of a draining worker."""
@@ -68,6 +71,12 @@ class WorkerSession(Channel):
         self._open: dict[Any, bool] = {}
         self._kernelTells = all(kernel.tellsTouch(plan.family) for plan in preamble.listeners)
         self._draining: LoopingCall | None = None
+        self._migrate = False
+        self._movable: dict[Any, None] = {}
+        self._offered: dict[Any, int] = {}
+        self._offers = 0
+        self._sent = 0
+        self._offerCall: IDelayedCall | None = None
         self._stopping = False
         self._patience = 0.0
         self.onExit: Callable[[int], object] = lambda code: None
@@ -158,6 +167,16 @@ class WorkerSession(Channel):
         """
         first = numberFrom(box, b"first")
         listeners = commands.unpackNumbers(box[b"listeners"])
+        self._take(first, listeners, ())
+
+    @commands.Resume.responder
+    def _resume(self, first: int, listeners: list[int], states: list[bytes]) -> dict[str, Any]:
+        if len(states) != len(listeners):
+            raise PeerError(f"{len(states)} states for {len(listeners)} sockets")
+        self._take(first, listeners, states)
+        return {}
+
+    def _take(self, first: int, listeners: Sequence[int], states: Sequence[bytes]) -> None:
         if first != self._received or not self._groups:
             raise PeerError(f"a handoff that begins with {first} instead of {self._received}")
         group = self._groups.pop(0)
@@ -168,17 +187,18 @@ class WorkerSession(Channel):
             if index >= len(group.descriptors):
                 missing.append(number)
             else:
-                self._adopt(group.descriptors[index], number, listener)
+                carried = states[index] if states else b""
+                self._adopt(group.descriptors[index], number, listener, carried)
         if missing:
             self._refuse(missing, "out of descriptors")
         self._afterHandoff(group)
 
-    def _adopt(self, descriptor: int, number: int, listener: int) -> None:
+    def _adopt(self, descriptor: int, number: int, listener: int, carried: bytes) -> None:
         port = self._ports.get(listener)
         if port is None or not port.listening:
             os.close(descriptor)
             self._refuse([number], f"nothing listens on {self._plan.listeners[listener].name}")
-        elif not port.adopt(descriptor, number):
+        elif not port.adopt(descriptor, number, carried):
             self._closed += 1
             self.touched(number)
 
@@ -224,6 +244,8 @@ class WorkerSession(Channel):
         """
         A connection is over.
         """
+        self._movable.pop(transport, None)
+        self._offered.pop(transport, None)
         if self._open.pop(transport, None) is not None:
             self._closed += 1
             if self._later is None and self._report is None:
@@ -281,16 +303,18 @@ class WorkerSession(Channel):
     # Ending.
 
     @commands.Drain.responder
-    def _drainNow(self, grace: float) -> dict[str, Any]:
-        self._drain(grace)
+    def _drainNow(self, grace: float, migrate: bool) -> dict[str, Any]:
+        self._drain(grace, migrate)
         return {}
 
-    def _drain(self, grace: float) -> None:
+    def _drain(self, grace: float, migrate: bool) -> None:
         """
-        Finish what is being served; close what is idle after C{grace} seconds.
+        Finish what is being served.  What is idle goes to other workers if
+        C{migrate}, or is closed after C{grace} seconds.
         """
         if self._draining is not None:
             return
+        self._migrate = migrate
         self._patience = self._reactor.seconds() + grace
         self._draining = self._loop(self._drainStep)
         self._draining.start(DRAIN_INTERVAL)
@@ -303,13 +327,85 @@ class WorkerSession(Channel):
         for transport, told in list(self._open.items()):
             if not told:
                 self._open[transport] = True
-                drain.begin(drain.innermost(transport.protocol))
+                self._beginDrain(transport)
+        for transport in tuple(self._movable):
+            self._offerIfIdle(transport)
         if self._reactor.seconds() >= self._patience:
-            for transport in list(self._open):
+            for transport in [one for one in self._open if one not in self._movable]:
                 drain.closeIfIdle(transport)
         if not self._open and self._draining is not None:
             self._draining.stop()
             self._drained()
+
+    def _beginDrain(self, transport: Any) -> None:
+        if self._migrate and migration.canMove(transport):
+            self._movable[transport] = None
+            migration.prepare(transport, self._offerIfIdle)
+        else:
+            drain.begin(drain.innermost(transport.protocol))
+
+    # Migration.
+
+    def _offerIfIdle(self, transport: Any) -> None:
+        if transport not in self._movable or transport in self._offered:
+            return
+        if migration.pauseIfIdle(transport):
+            self._offered[transport] = self._offers
+            self._offers += 1
+            if self._offerCall is None:
+                self._offerCall = self._reactor.callLater(0, self._sendOffers)
+
+    def _sendOffers(self) -> None:
+        """
+        Offer all connections that have become idle in this turn.
+        """
+        self._offerCall = None
+        batch: list[tuple[int, Any, bytes]] = []
+        for transport, number in list(self._offered.items()):
+            if number < self._sent:
+                continue
+            try:
+                batch.append((number, transport, migration.stateOf(transport)))
+            except Exception:
+                self.log.failure("the app can't let a connection go to another worker")
+                self._keep(transport)
+            if len(batch) == OFFER_BATCH:
+                self._sendBatch(batch)
+                batch = []
+        self._sent = self._offers
+        if batch:
+            self._sendBatch(batch)
+
+    def _sendBatch(self, batch: list[tuple[int, Any, bytes]]) -> None:
+        plans = self._plan.listeners
+        box = commands.encode(
+            commands.Offer,
+            numbers=[number for number, _, _ in batch],
+            listeners=[plans.index(transport.server.plan) for _, transport, _ in batch],
+            states=[carried for _, _, carried in batch],
+        )
+        self.transport.writeWithDescriptors(box, [one.fileno() for _, one, _ in batch])
+
+    @commands.Taken.responder
+    def _taken(self, taken: list[int], declined: list[int]) -> dict[str, Any]:
+        byNumber = {number: transport for transport, number in self._offered.items()}
+        for number in taken:
+            if number in byNumber:
+                migration.letGo(byNumber[number])
+        for number in declined:
+            if number in byNumber:
+                self._keep(byNumber[number])
+        return {}
+
+    def _keep(self, transport: Any) -> None:
+        """
+        Serve on what no other worker gets.
+        """
+        self._offered.pop(transport, None)
+        self._movable.pop(transport, None)
+        if transport.connected:
+            migration.goOn(transport)
+            drain.begin(drain.innermost(transport.protocol))
 
     def _drained(self) -> None:
         if self.transport.connected:
@@ -354,7 +450,10 @@ class WorkerSession(Channel):
                 loop.stop()
         if not self._stopping:
             self.log.error("the master is gone; this worker finishes what it serves and exits")
-            self._drain(self._plan.drainGrace)
+            for transport in list(self._movable):
+                self._keep(transport)
+            self._drain(self._plan.drainGrace, migrate=False)
+            self._migrate = False
             self._reactor.callLater(self._plan.drainTimeout, self._exit, 0)
 
     def _exit(self, code: int) -> None:

@@ -38,6 +38,8 @@ def runTemplate(control: socket.socket, plan: Preamble) -> int:
     @return: The exit code.  In a forked worker it is the worker's.
     """
     gc.disable()
+    # The master says when to end, also if somebody signals all of its group.
+    signal.signal(signal.SIGTERM, entry.leaveToMaster)
     context.current().enter(context.Role.TEMPLATE, None, plan.generation)
     log.begin(plan.logTimes)
     entry.installReactor(plan)
