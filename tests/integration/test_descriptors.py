@@ -113,3 +113,18 @@ class DescriptorTests(ClusterTestCase):
         await self.assertAnswered(clients)
         self.assertEqual(cluster.ready(), workers)
         self.assertEqual(cluster.matching("shed|violation"), [])
+
+    async def test_workerCantBeStarted(self) -> None:
+        """
+        A worker that dies while the master has no descriptors for another one
+        is replaced when there are some again.
+        """
+        cluster = await self.cluster("hello:quiet", "--restart-intensity", "1000")
+        victim = cluster.ready()[1]
+        limits = resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(victim, signal.SIGKILL)
+        await cluster.says("slot 1 .* exited: not started: .*Too many open files", times=2)
+        resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE, limits)
+        await cluster.allReady(2)
+        self.assertEqual(await get(cluster.port), b"hello\n")
