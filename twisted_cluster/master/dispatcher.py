@@ -370,20 +370,22 @@ class Dispatcher:
     def _placeReturned(self) -> None:
         """
         Give what has been given back to workers of the newest generation, the
-        one with the fewest connections first: a reload must not leave all of
-        them with the worker that it began with.
+        one with the fewest connections first, even if that means to wait for
+        its credit: a reload must not leave most of them with the worker that
+        it began with.
         """
-        if not self._returned:
-            return
         newest = max((one.generation for one in self._scheduled), default=0)
+        fit = [one for one in self._scheduled if one.generation == newest and not one.paused]
+        if not self._returned or not fit:
+            return
         worn: list[Connection] = []
         while self._returned:
-            fit = [one for one in self._eligible if one.generation == newest]
-            if not fit:
+            recipient = min(fit, key=_connectionsOf)
+            if recipient.credit <= 0:
                 break
             connection = self._returned.popleft()
             if connection.attempts < MAX_ATTEMPTS:
-                self._give(connection, min(fit, key=lambda one: one.connections))
+                self._give(connection, recipient)
             else:
                 worn.append(connection)
         self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
@@ -482,3 +484,7 @@ class Dispatcher:
         self._shed += len(connections)
         if connections:
             self._onShed(len(connections), reason)
+
+
+def _connectionsOf(recipient: Recipient) -> int:
+    return recipient.connections
