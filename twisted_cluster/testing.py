@@ -377,6 +377,7 @@ class FakeWorker(Channel):
         self.truncated = 0
         self.received = 0
         self.closed = 0
+        self._touched: set[int] = set()
         self._groups: list[DescriptorGroup] = []
         self.boxes[b"Handoff"] = self._handoff
         process.channel.setblocking(True)
@@ -428,12 +429,13 @@ class FakeWorker(Channel):
         Acknowledge all that has arrived.
 
         @param touched: The numbers it has begun to serve; by default all of
-            C{sockets}.
+            C{sockets} that it has not told so of before.
         @param closed: How many connections are over; by default as many as
             were ended with L{close}.
         """
-        numbers = list(self.sockets) if touched is None else list(touched)
-        self.tell(self.received, self.closed if closed is None else closed, numbers)
+        numbers = set(self.sockets) - self._touched if touched is None else set(touched)
+        self._touched |= numbers
+        self.tell(self.received, self.closed if closed is None else closed, sorted(numbers))
 
     def tell(self, received: int, closed: int, touched: Iterable[int]) -> None:
         """

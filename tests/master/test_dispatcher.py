@@ -39,8 +39,8 @@ class Worker:
     @ivar refused: How many it has refused.
     """
 
-    def __init__(self, slot: int, credit: int = CREDIT) -> None:
-        self.recipient = Recipient(slot, self, credit)
+    def __init__(self, slot: int, credit: int = CREDIT, generation: int = 1) -> None:
+        self.recipient = Recipient(slot, self, credit, generation)
         self.scheduled = False
         self.paused = False
         self.lost = False
@@ -50,6 +50,31 @@ class Worker:
         self.received = 0
         self.closed = 0
         self.refused = 0
+        self.givenBack = 0
+        self.states: list[bytes] = []
+
+    @property
+    def served(self) -> int:
+        """
+        How many connections it serves, and has neither reported to be over nor
+        given back.
+        """
+        over = max(self.closed, self.givenBack)
+        return len(self.sent) - self.refused - len(self.held) - over
+
+    def sendResume(
+        self,
+        first: int,
+        listeners: Sequence[int],
+        descriptors: Sequence[int],
+        states: Sequence[bytes],
+    ) -> None:
+        """
+        Take sockets with state.
+        """
+        assert len(states) == len(descriptors)
+        self.states.extend(states)
+        self.sendHandoff(first, listeners, descriptors)
 
     def sendHandoff(self, first: int, listeners: Sequence[int], descriptors: Sequence[int]) -> None:
         """
@@ -70,6 +95,8 @@ class Bench:
         self.dispatcher = Dispatcher(self.choose, self.untouched, self.shed, self.close)
         self.pick = 0
         self.submitted = 0
+        self.made = 0
+        self.returned = 0
         self.closed: list[int] = []
         self.sheds: list[tuple[int, str]] = []
         self.verdicts: dict[int, bool | None] = {}
@@ -84,7 +111,7 @@ class Bench:
         self.offered.append(list(loads))
         return loads[self.pick % len(loads)]
 
-    def untouched(self, descriptor: int) -> bool | None:
+    def untouched(self, descriptor: int, progress: object) -> bool | None:
         """As C{verdicts} says; untouched unless told otherwise."""
         return self.verdicts.get(descriptor, True)
 
@@ -107,9 +134,21 @@ class Bench:
     def accept(self, count: int = 1) -> None:
         """Submit connections in one turn of the reactor."""
         for _ in range(count):
-            self.dispatcher.submit(Connection(self.submitted, 0, ("::1", self.submitted)))
+            self.dispatcher.submit(Connection(self.descriptor(), 0, ("::1", 1)))
             self.submitted += 1
         self.dispatcher.flush()
+
+    def descriptor(self) -> int:
+        """A number that there was not before."""
+        self.made += 1
+        return self.made - 1
+
+    def giveBack(self, worker: Worker, count: int = 1, state: bytes | None = None) -> list[int]:
+        """Have a worker give connections back."""
+        connections = [Connection(self.descriptor(), 0, (), state, (10, 20)) for _ in range(count)]
+        self.returned += count
+        self.dispatcher.giveBack(worker.recipient, connections)
+        return [connection.descriptor for connection in connections]
 
 
 class DispatcherMachine(RuleBasedStateMachine):
@@ -167,12 +206,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         """Begin with one worker."""
         self.join(CREDIT)
 
-    @rule(credit=st.integers(1, CREDIT))
-    def join(self, credit: int) -> None:
+    @rule(credit=st.integers(1, CREDIT), generation=st.integers(1, 2))
+    def join(self, credit: int, generation: int = 1) -> None:
         """A worker becomes Ready."""
         if len(self.alive()) >= 4:
             return
-        worker = Worker(len(self.workers), credit)
+        worker = Worker(len(self.workers), credit, generation)
         worker.scheduled = True
         self.workers.append(worker)
         self.dispatcher.schedule(worker.recipient)
@@ -196,9 +235,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.alive()))
         worker.received = data.draw(st.integers(worker.received, len(worker.sent)))
         touched = data.draw(st.sets(st.sampled_from(sorted(worker.held) or [-1]))) - {-1}
-        most = max(worker.closed, worker.received - worker.refused)
-        worker.closed = data.draw(st.integers(worker.closed, most))
+        most = max(worker.closed, worker.received - worker.refused - len(worker.held))
         worker.held -= touched
+        worker.closed = data.draw(st.integers(worker.closed, most))
         self.dispatcher.acknowledge(worker.recipient, worker.received, worker.closed, touched)
 
     @rule(data=st.data())
@@ -219,6 +258,15 @@ class DispatcherMachine(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(self.alive()))
         worker.paused = not worker.paused
         self.dispatcher.throttle(worker.recipient, worker.paused)
+
+    @rule(data=st.data(), state=st.sampled_from([None, b"{}"]))
+    @precondition(lambda self: any(worker.served > 0 for worker in self.alive()))
+    def giveBack(self, data: st.DataObject, state: bytes | None) -> None:
+        """A worker gives idle connections back, and closes its own copies."""
+        worker = data.draw(st.sampled_from([one for one in self.alive() if one.served > 0]))
+        count = data.draw(st.integers(1, worker.served))
+        worker.givenBack = max(worker.closed, worker.givenBack) + count
+        self.bench.giveBack(worker, count, state)
 
     @rule(data=st.data())
     @precondition(lambda self: any(worker.scheduled for worker in self.alive()))
@@ -275,7 +323,8 @@ class DispatcherMachine(RuleBasedStateMachine):
                 )
         else:
             raise AssertionError("it never ends")
-        if any(one.scheduled and not one.paused for one in self.alive()):
+        scheduled = [one for one in self.alive() if one.scheduled]
+        if scheduled and not any(one.paused for one in scheduled):
             assert self.dispatcher.waiting == 0, "something starves"
 
     @invariant()
@@ -286,9 +335,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert len(set(bench.closed)) == len(bench.closed), "a descriptor was closed twice"
         assert self.dispatcher.account() == Account(
             accepted=bench.submitted,
-            acked=len(bench.closed) - shed,
+            acked=len(bench.closed) - shed - bench.returned,
             shed=shed,
-            inFlight=bench.submitted - len(bench.closed),
+            inFlight=bench.made - len(bench.closed),
         )
 
     @invariant()
@@ -322,7 +371,8 @@ class DispatcherMachine(RuleBasedStateMachine):
             for worker in self.alive()
             if worker.scheduled and not worker.paused
         )
-        assert self.dispatcher.capacity == room - self.dispatcher.waiting
+        waiting = self.dispatcher.waiting - len(self.dispatcher._returned)
+        assert self.dispatcher.capacity == room - waiting
         assert self.dispatcher.capacity <= 0 or not self.queue, "the listener was not woken"
 
 
@@ -429,11 +479,11 @@ class DispatcherTests(SynchronousTestCase):
         Neither is what a worker was about to be sent when it died lost.
         """
         worker = self.worker()
-        self.dispatcher.submit(Connection(7, 0, ()))
+        self.dispatcher.submit(Connection(self.bench.descriptor(), 0, ()))
         self.dispatcher.lost(worker.recipient)
         self.assertEqual(self.dispatcher.waiting, 1)
         other = self.worker(1)
-        self.assertEqual(other.sent, [7])
+        self.assertEqual(other.sent, [0])
 
     def test_lostTwice(self) -> None:
         """
@@ -486,6 +536,74 @@ class DispatcherTests(SynchronousTestCase):
         self.assertEqual(worker.sent, [0])
         self.assertEqual(self.dispatcher.waiting, 1)
 
+    def served(self, worker: Worker, count: int) -> None:
+        """
+        Have a worker serve connections.
+        """
+        self.bench.accept(count)
+        worker.held.clear()
+        sent = len(worker.sent)
+        self.dispatcher.acknowledge(worker.recipient, sent, 0, range(sent - count, sent))
+
+    def test_givenBack(self) -> None:
+        """
+        A connection that is given back is in flight again, and goes to the
+        newest generation alone, with what its protocol carries.
+        """
+        old = self.worker()
+        self.served(old, 2)
+        self.bench.giveBack(old, 1, b"state")
+        self.assertEqual(self.dispatcher.account(), Account(2, 1, 0, 1))
+        self.assertEqual((old.sent[2:], old.states), ([2], [b"state"]))
+        self.dispatcher.acknowledge(old.recipient, 3, 1, [2])
+        new = Worker(1, CREDIT, 2)
+        self.dispatcher.schedule(new.recipient)
+        self.bench.giveBack(old, 1, None)
+        self.assertEqual((new.sent, new.states), ([3], []))
+        self.assertEqual(self.dispatcher.account(), Account(2, 1, 0, 1))
+
+    def test_givenBackShared(self) -> None:
+        """
+        What is given back is shared among the workers of the new generation.
+        """
+        old = self.worker()
+        self.served(old, 4)
+        self.dispatcher.unschedule(old.recipient)
+        new = [self.worker(1), self.worker(2)]
+        self.bench.giveBack(old, 4)
+        self.assertEqual([len(one.sent) for one in new], [2, 2])
+
+    def test_givenBackWaits(self) -> None:
+        """
+        Without a worker of the newest generation with credit it waits; it
+        does not count against what the listeners may accept.
+        """
+        old = self.worker()
+        self.served(old, 1)
+        new = Worker(1, CREDIT, 2)
+        self.dispatcher.schedule(new.recipient)
+        self.dispatcher.throttle(new.recipient, True)
+        self.bench.giveBack(old, 1)
+        self.assertEqual((self.dispatcher.waiting, self.dispatcher.capacity), (1, CREDIT))
+        self.dispatcher.throttle(new.recipient, False)
+        self.assertEqual(new.sent, [1])
+
+    def test_givenBackLost(self) -> None:
+        """
+        The worker that was to go on with a connection dies: it goes to
+        another one, with its state, unless it had been touched since.
+        """
+        old = self.worker()
+        self.served(old, 2)
+        self.dispatcher.unschedule(old.recipient)
+        new = self.worker(1)
+        given = self.bench.giveBack(old, 2, b"state")
+        self.bench.verdicts = {given[0]: False}
+        self.dispatcher.lost(new.recipient)
+        last = self.worker(2)
+        self.assertEqual((last.sent, last.states), ([given[1]], [b"state"]))
+        self.assertEqual(self.dispatcher.account(), Account(2, 1, 0, 1))
+
     def test_releaseHeld(self) -> None:
         """
         When descriptors run out, copies of what has arrived are given up, and
@@ -533,12 +651,12 @@ class LyingWorkerTests(SynchronousTestCase):
         self.assertGreaterEqual(self.liar.recipient.connections, 0)
         account = self.dispatcher.account()
         self.assertEqual(account.accepted, account.acked + account.shed + account.inFlight)
-        self.assertEqual(account.inFlight, 3 - len(self.bench.closed))
+        self.assertEqual(account.inFlight, self.bench.made - len(self.bench.closed))
         self.dispatcher.lost(self.liar.recipient)
         honest = Worker(1)
         self.dispatcher.schedule(honest.recipient)
         everywhere = sorted(self.bench.closed + honest.sent)
-        self.assertEqual(everywhere, [0, 1, 2])
+        self.assertEqual(everywhere, list(range(self.bench.made)))
 
     def test_receivedTooMuch(self) -> None:
         """More has arrived than was sent."""
@@ -589,3 +707,9 @@ class LyingWorkerTests(SynchronousTestCase):
         """What is over can't be refused too."""
         self.dispatcher.acknowledge(self.liar.recipient, 3, 3, [])
         self.assertLie(self.dispatcher.refuse, [1, 2])
+
+    def test_givenBackTooMuch(self) -> None:
+        """It gives back more than it serves; what it sent is closed."""
+        given = [Connection(self.bench.descriptor(), 0, (), None, (1, 1)) for _ in range(2)]
+        self.assertLie(self.dispatcher.giveBack, given)
+        self.assertEqual([one.descriptor in self.bench.closed for one in given], [True, True])

@@ -211,7 +211,9 @@ class BindTests(ListenerTestCase):
         unbound = socket.socket()
         self.addCleanup(unbound.close)
         self.assertRefused("fd:987", "Bad file descriptor", "under that number")
-        self.assertRefused(f"fd:{reading}", "non-socket", "pass an open listening socket under that number")
+        self.assertRefused(
+            f"fd:{reading}", "non-socket", "pass an open listening socket under that number"
+        )
         self.assertRefused(f"fd:{unbound.fileno()}", "is no listening socket")
         self.assertRefused("fd:three")
         self.assertRefused("fd:-1")

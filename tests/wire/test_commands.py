@@ -116,5 +116,5 @@ class AllCommandsTests(SynchronousTestCase):
         L{commands.encode} makes a box without a tag, so that no answer is
         expected.
         """
-        data = commands.encode(commands.Drain, grace=0.5)
-        self.assertEqual(parseString(data), [AmpBox(_command=b"Drain", grace=b"0.5")])
+        data = commands.encode(commands.Message, text="hello")
+        self.assertEqual(parseString(data), [AmpBox(_command=b"Message", text=b"hello")])

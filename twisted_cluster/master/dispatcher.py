@@ -224,8 +224,12 @@ class Dispatcher:
 
         @raise PeerError: if it can't have as many.
         """
-        if len(connections) > recipient.connections:
-            raise PeerError(f"{len(connections)} connections, of {recipient.connections}")
+        unserved = len(recipient.held) + len(recipient.pending) + len(recipient.resumed)
+        served = recipient.connections - unserved
+        if len(connections) > served:
+            for connection in connections:
+                self._close(connection.descriptor)
+            raise PeerError(f"{len(connections)} connections given back, of {served}")
         self._acked -= len(connections)
         self._returned.extend(connections)
         self._placeReturned()

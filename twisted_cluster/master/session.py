@@ -31,6 +31,10 @@ class IWorkerReports(Protocol):
     Who hears what a worker reports.
     """
 
+    @property
+    def name(self) -> str:
+        """What log lines call the worker."""
+
     def ready(self) -> None:
         """It can take sockets."""
 
@@ -73,10 +77,9 @@ class MasterSession(Channel):
     Speaks with one worker.  Runs in the master.
     """
 
-    def __init__(self, reports: IWorkerReports, name: str) -> None:
+    def __init__(self, reports: IWorkerReports) -> None:
         super().__init__()
         self._reports = reports
-        self._name = name
         self._groups: deque[list[int]] = deque()
         self.boxes[b"Ack"] = self._ack
         self.boxes[b"Beat"] = self._beat
@@ -84,7 +87,7 @@ class MasterSession(Channel):
     @property
     def name(self) -> str:
         """The worker at the other end."""
-        return self._name
+        return self._reports.name
 
     def sendHandoff(self, first: int, listeners: Sequence[int], descriptors: Sequence[int]) -> None:
         """

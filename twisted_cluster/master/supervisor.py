@@ -355,12 +355,13 @@ class Supervisor:
         config = self._around.config
         seconds = now - worker.lastBeat
         usage = None if worker.pid is None else self._usage(worker.pid)
-        if usage is None:
-            return
-        cpu, runnable = usage
-        if seconds <= 2 * config.heartbeat or worker not in self._samples:
-            self._samples[worker] = (worker.lastBeat, cpu)
-        used = cpu - self._samples[worker][1]
+        used: float | None = None
+        runnable: bool | None = None
+        if usage is not None:
+            cpu, runnable = usage
+            if seconds <= 2 * config.heartbeat or worker not in self._samples:
+                self._samples[worker] = (worker.lastBeat, cpu)
+            used = cpu - self._samples[worker][1]
         silence = health.Silence(seconds, used, runnable, lateness)
         verdict = health.judge(silence, config.hungTimeout)
         if lateness > config.hungTimeout / 2:

@@ -157,7 +157,7 @@ class Worker:
         Spawn the process and tell it what to run.
         """
         around = self._around
-        session = MasterSession(self, self.name)
+        session = MasterSession(self)
         self._recipient = Recipient(self.slot, session, around.config.credit, self.generation)
         self._publish(None, State.STARTING)
         self._setTimer(around.config.generationTimeout, self._notReady)

@@ -377,6 +377,11 @@ class WorkerSession(Channel):
             self._sendBatch(batch)
 
     def _sendBatch(self, batch: list[tuple[int, Any, bytes]]) -> None:
+        # The master must not take the copies that it still has of connections
+        # on which nothing has happened for others than these.
+        for _, transport, _ in batch:
+            transport._touch()
+        self._sendReport()
         plans = self._plan.listeners
         box = commands.encode(
             commands.Offer,

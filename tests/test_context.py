@@ -1,0 +1,80 @@
+"""
+Tests for L{twisted_cluster.context}.
+"""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import twisted_cluster
+from twisted_cluster import context
+from twisted_cluster.context import Context, Role
+from twisted_cluster.testing import pretendWorker
+
+
+class ContextTests(SynchronousTestCase):
+    """
+    One file can hold what runs in the master and what runs in the workers.
+    """
+
+    def test_outside(self) -> None:
+        """
+        A process in which no cluster runs is no worker.
+        """
+        here = twisted_cluster.current()
+        self.assertEqual((here.isMaster, here.isWorker), (True, False))
+        self.assertEqual((here.slot, here.generation), (None, None))
+
+    def test_worker(self) -> None:
+        """
+        A worker knows its slot and generation.
+        """
+        here = Context()
+        here.enter(Role.WORKER, 0, 1)
+        self.assertEqual((here.isMaster, here.isWorker), (False, True))
+        self.assertEqual((here.slot, here.generation), (0, 1))
+        self.assertEqual(repr(here), "<worker slot=0 generation=1>")
+
+    def test_template(self) -> None:
+        """
+        While the app is imported for its workers, it is not in the master,
+        and in no slot.
+        """
+        here = Context()
+        here.enter(Role.TEMPLATE, None, 3)
+        self.assertEqual((here.isMaster, here.isWorker, here.slot), (False, True, None))
+        here.enter(Role.WORKER, 2, 3)
+        self.assertEqual(here.slot, 2)
+
+    def test_messages(self) -> None:
+        """
+        Handlers are kept in order, and can be registered by decoration.
+        """
+        here = Context()
+
+        @here.onMessage
+        def first(text: str) -> None:
+            """Take a message."""
+
+        def second(text: str) -> None:
+            """Take another one."""
+
+        self.assertIs(here.onMessage(second), second)
+        self.assertEqual(here.messageHandlers, (first, second))
+
+    def test_pretend(self) -> None:
+        """
+        A test can pretend to be a worker; after it, all is as it was, for
+        whoever kept the context too.
+        """
+        kept = twisted_cluster.current()
+        before = kept.messageHandlers
+        cleanUps: list[tuple[object, ...]] = []
+        here = pretendWorker(lambda *call: cleanUps.append(call), slot=2, generation=5)
+        self.assertIs(here, kept)
+        self.assertEqual((context.current().slot, context.current().generation), (2, 5))
+        here.onMessage(print)
+        ((restore, *arguments),) = cleanUps
+        restore(*arguments)  # type: ignore[operator]
+        self.assertTrue(kept.isMaster)
+        self.assertEqual(kept.messageHandlers, before)
