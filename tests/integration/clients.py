@@ -40,7 +40,7 @@ class Exchange(Protocol):
         self.received = b""
         self.made: Deferred[Exchange] = Deferred()
         self.ended: Deferred[Exception] = Deferred()
-        self._wanted: list[tuple[bytes, Deferred[bytes]]] = []
+        self._wanted: list[tuple[re.Pattern[bytes], Deferred[bytes]]] = []
 
     def connectionMade(self) -> None:
         self.made.callback(self)
@@ -48,7 +48,7 @@ class Exchange(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.received += data
         for wanted, done in tuple(self._wanted):
-            if wanted in self.received:
+            if wanted.search(self.received):
                 self._wanted.remove((wanted, done))
                 done.callback(self.received)
 
@@ -68,10 +68,16 @@ class Exchange(Protocol):
         """
         Await C{wanted} among what comes.
         """
+        return self.matching(re.compile(re.escape(wanted)))
+
+    def matching(self, wanted: re.Pattern[bytes]) -> Deferred[bytes]:
+        """
+        Await that what has come matches C{wanted}.
+        """
         done: Deferred[bytes] = Deferred()
         self._wanted.append((wanted, done))
         self.dataReceived(b"")
-        return within(PATIENCE, f"{wanted!r} from the server", done, lambda: repr(self.received))
+        return within(PATIENCE, f"{wanted.pattern!r} from the server", done, lambda: repr(self.received))
 
     def end(self) -> Deferred[bytes]:
         """
