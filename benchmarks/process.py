@@ -24,6 +24,14 @@ class MeasurementError(Exception):
     """
 
 
+def environment() -> dict[str, str]:
+    """
+    The environment of all processes under measurement: they import this
+    package and the one beside it.
+    """
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
 def freePort() -> int:
     """
     A TCP port that nobody uses.
@@ -55,6 +63,23 @@ def cpuSeconds(pid: int) -> float:
     return time.clock_gettime_ns((~pid << 3) | 2) / 1e9
 
 
+def machineSeconds() -> float:
+    """
+    The CPU time that all processes together have used since the machine was
+    started.
+    """
+    line = Path("/proc/stat").read_text().split("\n", 1)[0]
+    return parseMachineSeconds(line, os.sysconf("SC_CLK_TCK"))
+
+
+def parseMachineSeconds(line: str, ticks: int) -> float:
+    """
+    The same from the first line of C{/proc/stat}.
+    """
+    user, nice, system, _, _, interrupts, softInterrupts, *_ = map(int, line.split()[1:])
+    return (user + nice + system + interrupts + softInterrupts) / ticks
+
+
 def isAlive(pid: int) -> bool:
     """
     Whether there is such a process, and it is not a zombie.
@@ -64,16 +89,6 @@ def isAlive(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def children(pid: int) -> list[int]:
-    """
-    The child processes of C{pid}.
-    """
-    listed: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        listed += map(int, (task / "children").read_text().split())
-    return listed
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -112,22 +127,24 @@ class Server:
         arguments: Sequence[str],
         port: int,
         workers: int = 0,
-        ready: str | None = None,
+        ready: str = "",
         reloadSignal: int | None = None,
+        patience: float = 3.0,
     ) -> None:
         """
         @param workers: How many worker processes it is to have.
         @param ready: A regular expression that finds the pid of a worker in
-            the line that tells that it is ready; without one, all children
-            count as soon as the port answers.
+            the line that tells that it is ready.
         @param reloadSignal: What makes it replace its workers.
+        @param patience: Seconds that it may take to end before it is killed.
         """
         self.name = name
         self.port = port
         self._arguments = list(arguments)
         self._count = workers
-        self._ready = re.compile(ready.encode("ascii")) if ready else None
+        self._ready = re.compile(ready.encode("ascii"))
         self._reloadSignal = reloadSignal
+        self._patience = patience
         self._announced: list[int] = []
         self._rest = b""
 
@@ -142,7 +159,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._directory.name,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env=environment(),
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -169,9 +186,7 @@ class Server:
         """
         if not self._count:
             return [self.pid]
-        if self._ready is None:
-            return children(self.pid)
-        self._readLog(self._ready)
+        self._readLog()
         return [pid for pid in self._announced if isAlive(pid)]
 
     def cpu(self) -> tuple[float, list[float]]:
@@ -179,6 +194,13 @@ class Server:
         The CPU seconds used so far by the first process and by each worker.
         """
         return cpuSeconds(self.pid), [cpuSeconds(pid) for pid in self.workers()]
+
+    def cpuOfAll(self) -> float:
+        """
+        The sum of L{cpu}.
+        """
+        first, workers = self.cpu()
+        return first + sum(workers) if self._count else first
 
     def reload(self, timeout: float = 60) -> float:
         """
@@ -206,15 +228,11 @@ class Server:
         """
 
         def idle() -> bool:
-            before = self._cpuOfAll()
+            before = self.cpuOfAll()
             time.sleep(0.2)
-            return self._cpuOfAll() - before < 0.01
+            return self.cpuOfAll() - before < 0.01
 
         until(idle, f"{self.name} comes to rest", timeout)
-
-    def _cpuOfAll(self) -> float:
-        first, rest = self.cpu()
-        return first + sum(rest)
 
     def _isUp(self) -> bool:
         if self._process.poll() is not None:
@@ -229,17 +247,17 @@ class Server:
             return False
         return True
 
-    def _readLog(self, ready: re.Pattern[bytes]) -> None:
+    def _readLog(self) -> None:
         *lines, self._rest = (self._rest + self._log.read()).split(b"\n")
         for line in lines:
-            found = ready.search(line)
+            found = self._ready.search(line)
             if found:
                 self._announced.append(int(found.group(1)))
 
     def _end(self) -> None:
         try:
             os.killpg(self.pid, signal.SIGTERM)
-            self._process.wait(3)
+            self._process.wait(self._patience)
         except (subprocess.TimeoutExpired, ProcessLookupError):
             pass
         finally:

@@ -68,7 +68,7 @@ class Result:
     """
     What one measurement found.
 
-    @ivar how: How it was measured.
+    @ivar how: How it was measured; code stands between single backticks.
     @ivar columns: The heads of the table.
     @ivar rows: Its cells.
     @ivar samples: What the figures were made of.
@@ -183,8 +183,8 @@ def page(results: Sequence[Result], machine: str) -> str:
     ]
     for result in results:
         parts += [
-            f"{result.title}\n{'-' * len(result.title)}",
-            result.how,
+            f"{result.title}\n{'~' * len(result.title)}",
+            re.sub("`([^`]+)`", r"``\1``", result.how),
             rstTable(result.columns, result.rows),
         ]
     return "\n\n".join(parts) + "\n"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
+def measurement(name: str) -> Callable[[Plan], report.Result]:
+    """
+    The function that makes the measurement C{name}.
+    """
+    found: Callable[[Plan], report.Result] = import_module(
+        f"benchmarks.measurements.{name}"
+    ).measure
+    return found
+
+
 def runOne(name: str, plan: Plan) -> report.Result | None:
     """
     Run one measurement and print what it found.
@@ -65,7 +76,7 @@ def runOne(name: str, plan: Plan) -> report.Result | None:
     began = time.monotonic()
     print(f"{name} ...", file=sys.stderr, flush=True)
     try:
-        result: report.Result = import_module(f"benchmarks.measurements.{name}").measure(plan)
+        result = measurement(name)(plan)
     except MeasurementError as error:
         print(f"can't measure {name}: {error}", file=sys.stderr)
         return None
@@ -132,6 +143,8 @@ def main(arguments: Sequence[str]) -> int:
     @return: 0 if all measurements could be made, whatever they found; else 1.
     """
     options = parseArguments(arguments)
+    # Servers are ended where their blocks are left, so leave them properly.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = Plan(options.quick, say)
     described = machine.describe()
     print(f"Measured on {machine.oneLine(described)}.", flush=True)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.process import ROOT, MeasurementError, Server, freePort
+from benchmarks.process import ROOT, MeasurementError, Server, environment, freePort
 
 OURS = "twisted_cluster"
 PLAIN = "plain twistd"
@@ -34,7 +34,7 @@ def knows(word: str) -> bool:
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=ROOT,
+        env=environment(),
     )
     return word in shown.stdout
 

@@ -1,0 +1,533 @@
+"""
+Tests of what the benchmarks do with what they have measured.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from docutils.core import publish_doctree
+from docutils.nodes import row
+from hypothesis import given, strategies
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks import keepalive, load, machine, process, report, run, stats
+
+AB = """\
+This is ApacheBench, Version 2.3 <$Revision: 1923142 $>
+Benchmarking 127.0.0.1 (be patient).....done
+
+Document Path:          /
+Document Length:        6 bytes
+
+Concurrency Level:      100
+Time taken for tests:   2.000 seconds
+Complete requests:      9000
+Failed requests:        {failed}
+   (Connect: 0, Receive: 1, Length: 2, Exceptions: 0)
+{more}Total transferred:      1323000 bytes
+HTML transferred:       54000 bytes
+Requests per second:    4500.25 [#/sec] (mean)
+Time per request:       22.221 [ms] (mean)
+"""
+
+WRK = """\
+Running 5s test @ http://127.0.0.1:8080/
+  1 threads and 50 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     4.05ms  501.12us  12.79ms   92.05%
+    Req/Sec    12.38k     0.91k   13.35k    88.00%
+  61646 requests in 5.01s, 8.64MB read
+{more}Requests/sec:  12312.34
+Transfer/sec:      1.73MB
+"""
+
+
+class AbTests(SynchronousTestCase):
+    """
+    L{load.parseAb}.
+    """
+
+    def test_counts(self):
+        """
+        All that is needed is read from a report without a failure.
+        """
+        self.assertEqual(
+            load.parseAb(AB.format(failed=0, more="")), load.AbReport(9000, 0, 4500.25, 6)
+        )
+
+    def test_failures(self):
+        """
+        Failed requests are lost, and answers that are no success as well.
+        """
+        text = AB.format(failed=3, more="Non-2xx responses:      4\n")
+        self.assertEqual(load.parseAb(text).lost, 7)
+
+    def test_noReport(self):
+        """
+        Output without a report is refused and shown.
+        """
+        error = self.assertRaises(
+            process.MeasurementError, load.parseAb, "apr_socket_connect(): Connection refused (111)"
+        )
+        self.assertIn("Connection refused", str(error))
+
+
+class WrkTests(SynchronousTestCase):
+    """
+    L{load.parseWrk}.
+    """
+
+    def test_counts(self):
+        """
+        All that is needed is read from a report without a failure.
+        """
+        self.assertEqual(load.parseWrk(WRK.format(more="")), load.WrkReport(61646, 0, 12312.34))
+
+    def test_failures(self):
+        """
+        Every kind of error is lost requests.
+        """
+        more = (
+            "  Socket errors: connect 1, read 2, write 3, timeout 4\n"
+            "  Non-2xx or 3xx responses: 5\n"
+        )
+        self.assertEqual(load.parseWrk(WRK.format(more=more)).lost, 15)
+
+    def test_noReport(self):
+        """
+        Output without a report is refused.
+        """
+        self.assertRaises(process.MeasurementError, load.parseWrk, "unable to connect")
+
+
+class KeepAliveTests(SynchronousTestCase):
+    """
+    L{keepalive.parseAnswer} and the report of the client.
+    """
+
+    HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n"
+
+    def test_complete(self):
+        """
+        A complete answer is measured, whatever comes after it.
+        """
+        data = self.HEAD + b"\r\nhello\n"
+        answer = keepalive.parseAnswer(data + b"HTTP/1.1 200")
+        self.assertEqual((answer.size, answer.closes), (len(data), False))
+
+    def test_incomplete(self):
+        """
+        No proper prefix of an answer is one.
+        """
+        data = self.HEAD + b"\r\nhello\n"
+        for end in range(len(data)):
+            self.assertIsNone(keepalive.parseAnswer(data[:end]))
+
+    def test_announcesClose(self):
+        """
+        The announcement of the end is noticed in any case of letters.
+        """
+        for header in (b"Connection: close", b"connection: CLOSE"):
+            answer = keepalive.parseAnswer(self.HEAD + header + b"\r\n\r\nhello\n")
+            self.assertTrue(answer.closes)
+
+    def test_noSuccess(self):
+        """
+        An error page is not counted as an answer.
+        """
+        data = self.HEAD.replace(b"200 OK", b"502 Bad Gateway") + b"\r\nhello\n"
+        self.assertRaises(ValueError, keepalive.parseAnswer, data)
+
+    def test_report(self):
+        """
+        The counts come as JSON; anything else is refused.
+        """
+        self.assertEqual(load.parseKeepAlive('{"lost": 2}\n'), {"lost": 2})
+        self.assertRaises(process.MeasurementError, load.parseKeepAlive, "Traceback ...")
+
+
+class StatsTests(SynchronousTestCase):
+    """
+    L{stats}.
+    """
+
+    def test_median(self):
+        """
+        Of an even number of samples it is the mean of the middle two.
+        """
+        self.assertEqual(stats.median([9.0, 1.0, 3.0]), 3.0)
+        self.assertEqual(stats.median([1.0, 2.0, 4.0, 100.0]), 3.0)
+
+    def test_noSamples(self):
+        """
+        Nothing has no median.
+        """
+        self.assertRaises(ValueError, stats.median, [])
+
+    def test_ratioOfPairs(self):
+        """
+        A slow spell that hits both sides of a pair does not move the ratio.
+        """
+        self.assertEqual(stats.ratio([1.0, 1.0, 50.0], [2.0, 2.0, 100.0]), 0.5)
+
+    def test_ratioNeedsPairs(self):
+        """
+        Samples without a partner are refused.
+        """
+        self.assertRaises(ValueError, stats.ratio, [1.0], [1.0, 2.0])
+
+    @given(
+        strategies.lists(strategies.floats(1e-3, 1e3), min_size=1), strategies.floats(0.125, 8.0)
+    )
+    def test_ratioOfMultiples(self, samples, factor):
+        """
+        If each sample is a multiple of its partner, that is the ratio.
+        """
+        found = stats.ratio([sample * factor for sample in samples], samples)
+        self.assertAlmostEqual(found, factor)
+
+    def test_alternates(self):
+        """
+        Contenders run in turn, not one after the other.
+        """
+        order = []
+        contenders = {name: lambda name=name: order.append(name) or len(order) for name in "AB"}
+        samples = stats.alternate(3, contenders)
+        self.assertEqual("".join(order), "ABABAB")
+        self.assertEqual(samples, {"A": [1, 3, 5], "B": [2, 4, 6]})
+
+
+class ProcessTests(SynchronousTestCase):
+    """
+    L{process}.
+    """
+
+    def test_parseMemory(self):
+        """
+        Sizes are in millions of bytes; both kinds of private memory count.
+        """
+        rollup = (
+            "00400000-7ffc Rollup 0 ---p 00000000 00:00 0   [rollup]\n"
+            "Rss:               30000 kB\n"
+            "Pss:               10000 kB\n"
+            "Pss_Dirty:          7000 kB\n"
+            "Private_Clean:      1000 kB\n"
+            "Private_Dirty:      2000 kB\n"
+        )
+        self.assertEqual(process.parseMemory(rollup), {"private": 3.072, "pss": 10.24})
+
+    def test_cpuSeconds(self):
+        """
+        A process's clock goes on with what the process does.
+        """
+        before = process.cpuSeconds(os.getpid())
+        sum(range(100_000))
+        self.assertGreater(process.cpuSeconds(os.getpid()), before)
+
+    def test_machineSeconds(self):
+        """
+        Time in which the machine did nothing or was not run does not count.
+        """
+        line = "cpu  100 10 50 99999 500 3 7 4000 0 0"
+        self.assertEqual(process.parseMachineSeconds(line, 100), 1.7)
+
+    def test_ended(self):
+        """
+        A process that has ended and not been waited for is not alive.
+        """
+        pid = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], os.environ)
+        self.addCleanup(os.waitpid, pid, 0)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self.assertFalse(process.isAlive(pid))
+        self.assertTrue(process.isAlive(os.getpid()))
+
+    def test_serverThatDoesNotStart(self):
+        """
+        What a server said before it gave up is in the error.
+        """
+        server = process.Server(
+            "broken", [sys.executable, "-c", "raise SystemExit('no way')"], process.freePort()
+        )
+        error = self.assertRaises(process.MeasurementError, server.__enter__)
+        self.assertIn("broken does not start", str(error))
+        self.assertIn("no way", str(error))
+
+    def test_serverIsEnded(self):
+        """
+        A server that ignores SIGTERM is gone at the end of the block all the
+        same, and its child too.
+        """
+        port = process.freePort()
+        code = (
+            "import os, signal, socket, time\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "child = os.fork()\n"
+            f"listening = socket.create_server(('127.0.0.1', {port})) if child else None\n"
+            "if child: print('ready', child, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        arguments = [sys.executable, "-c", code]
+        with process.Server("stubborn", arguments, port, 1, r"ready (\d+)", patience=0.1) as server:
+            (child,) = server.workers()
+            self.assertTrue(process.isAlive(child))
+        self.assertFalse(process.isAlive(server.pid))
+        self.assertFalse(process.isAlive(child))
+
+    def test_reload(self):
+        """
+        A reload is over when all workers of before are gone and as many are
+        ready.
+        """
+        port = process.freePort()
+        code = (
+            "import os, signal, socket, time\n"
+            "listening = socket.create_server(('127.0.0.1', %d))\n"
+            "def start():\n"
+            "    child = os.fork()\n"
+            "    if not child:\n"
+            "        signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+            "        time.sleep(60)\n"
+            "    print('ready', child, flush=True)\n"
+            "    return child\n"
+            "def replace(number, frame):\n"
+            "    global child\n"
+            "    old, child = child, start()\n"
+            "    os.kill(old, signal.SIGKILL)\n"
+            "    os.waitpid(old, 0)\n"
+            "child = start()\n"
+            "signal.signal(signal.SIGHUP, replace)\n"
+            "while True: signal.pause()\n"
+        ) % port
+        arguments = [sys.executable, "-c", code]
+        with process.Server(
+            "reloads", arguments, port, 1, r"ready (\d+)", signal.SIGHUP, patience=0.1
+        ) as server:
+            before = server.workers()
+            # The handler is there when the process waits for signals.
+            server.settle()
+            server.reload(10)
+            self.assertFalse(set(before) & set(server.workers()))
+
+
+class MachineTests(SynchronousTestCase):
+    """
+    L{machine}.
+    """
+
+    def test_cpuModel(self):
+        """
+        The model of the first CPU is taken.
+        """
+        text = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: X\n"
+        self.assertEqual(machine.cpuModel(text), "Some CPU @ 3 GHz")
+
+    def test_release(self):
+        """
+        What somebody added to the version of a kernel is left out.
+        """
+        self.assertEqual(machine.numericVersion("6.18.44-custom-host7"), "6.18.44")
+        self.assertEqual(machine.numericVersion("odd"), "of unknown version")
+
+    def test_namesNoHost(self):
+        """
+        Neither the name of the host nor a path is in what is published.
+        """
+        line = machine.oneLine(machine.describe())
+        self.assertNotIn("/", line)
+        self.assertNotIn(f" {os.uname().nodename},", line)
+
+
+RESULT = report.Result(
+    name="cpu",
+    title="Some rates",
+    how="Under `ab -c1`. In turn.",
+    columns=("", "Rate", "Share"),
+    rows=(("one, <two>", "1,234", "0.500"), ("twisted_cluster", "2,468", "1.000")),
+    goals=(
+        report.Goal("Share", 0.97, 0.95, atMost=False),
+        report.Goal("Time, ms", 15.5, 15),
+    ),
+    charts=(report.Chart("Rates & more", (("one, <two>", 1234.0), ("twisted_cluster", 2468.0))),),
+    headlines=(report.Headline("Rate", "2,468", "1,234"),),
+    samples={"one": [1.5, 2.5]},
+)
+
+
+class ReportTests(SynchronousTestCase):
+    """
+    L{report}.
+    """
+
+    def test_number(self):
+        """
+        Figures have three digits that say something.
+        """
+        texts = [report.number(value) for value in (0, 0.00012, 0.0461, 0.5, 1.234, 35.56, 12345.6)]
+        self.assertEqual(texts, ["0", "0.0001", "0.046", "0.5", "1.23", "35.6", "12,346"])
+
+    def test_goals(self):
+        """
+        A goal is met on its bound and on the right side of it.
+        """
+        rows = report.goalRows([RESULT])
+        self.assertEqual(
+            rows,
+            [("Share", "≥ 0.95", "0.97", "met"), ("Time, ms", "≤ 15", "15.5", "missed")],
+        )
+        self.assertTrue(report.Goal("", 15, 15).met)
+        self.assertTrue(report.Goal("", 15, 15, atMost=False).met)
+
+    def test_textTable(self):
+        """
+        Columns are aligned, names to the left and figures to the right.
+        """
+        self.assertEqual(
+            report.textTable(RESULT.columns, RESULT.rows).splitlines(),
+            [
+                "                  Rate  Share",
+                "one, <two>       1,234  0.500",
+                "twisted_cluster  2,468  1.000",
+            ],
+        )
+
+    def test_markdownTable(self):
+        """
+        All rows have the same cells, the first two lines are head and rule.
+        """
+        self.assertEqual(
+            report.markdownTable(("", "Rate"), [("one", "1")]).splitlines(),
+            ["|  | Rate |", "| --- | ---: |", "| one | 1 |"],
+        )
+
+    def test_page(self):
+        """
+        The page is valid reStructuredText with a table of goals and one for
+        each result.
+        """
+        text = report.page([RESULT], "2 CPUs")
+        tree = publish_doctree(text, settings_overrides={"halt_level": 2, "report_level": 2})
+        self.assertEqual(len(list(tree.findall(row))), 3 + 3)
+        self.assertIn("ab -c1", tree.astext())
+        self.assertIn("Measured on 2 CPUs.", tree.astext())
+
+    def test_svg(self):
+        """
+        The chart is XML whose bars are as long as their figures are large.
+        """
+        tree = ElementTree.fromstring(report.svg(RESULT.charts))
+        bars = [
+            float(found.get("width"))
+            for found in tree.iter("{http://www.w3.org/2000/svg}rect")
+            if found.get("x")
+        ]
+        self.assertAlmostEqual(bars[0] * 2, bars[1], places=0)
+        texts = [found.text for found in tree.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("one, <two>", texts)
+        self.assertIn("2,468", texts)
+
+    def test_svgOfZeros(self):
+        """
+        Bars of nothing are drawn, too.
+        """
+        svg = report.svg([report.Chart("None", (("one", 0.0),))])
+        self.assertEqual(ElementTree.fromstring(svg).tag, "{http://www.w3.org/2000/svg}svg")
+
+    def test_json(self):
+        """
+        A result survives the way through JSON.
+        """
+        self.assertEqual(report.fromJson(json.loads(json.dumps(report.toJson(RESULT)))), RESULT)
+
+    def test_readme(self):
+        """
+        Only what is between the marks is replaced, with both tables.
+        """
+        block = report.readmeBlock({"cpu": RESULT}, "2 CPUs")
+        text = f"# Name\n{report.BEGIN}\nold \\1\n{report.END}\nrest\n"
+        replaced = report.replaceBlock(text, block)
+        self.assertTrue(replaced.startswith(f"# Name\n{report.BEGIN}\nUnder `ab -c1`:"))
+        self.assertTrue(replaced.endswith(f"{report.END}\nrest\n"))
+        self.assertNotIn("old", replaced)
+        self.assertIn("| Rate | 2,468 | 1,234 |", replaced)
+        self.assertEqual(report.replaceBlock(replaced, block), replaced)
+
+    def test_readmeWithoutMarks(self):
+        """
+        A README without exactly one pair of marks in the right order is left
+        alone.
+        """
+        for text in (
+            "",
+            report.BEGIN,
+            f"{report.END}{report.BEGIN}",
+            report.BEGIN * 2 + report.END,
+        ):
+            self.assertRaises(ValueError, report.replaceBlock, text, "new")
+
+
+class RunTests(SynchronousTestCase):
+    """
+    L{run}.
+    """
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.root = Path(directory.name)
+        (self.root / "docs").mkdir()
+        self.patch(run, "RESULTS", self.root / "results")
+        self.patch(run, "DOCS", self.root / "docs")
+        self.patch(run, "README", self.root / "README.md")
+        self.machine = machine.describe()
+
+    def test_partOfTheResults(self):
+        """
+        As long as results are missing nothing is published, and it is said
+        which.
+        """
+        run.store(RESULT, self.machine)
+        said = run.publish(run.stored(self.machine), self.machine)
+        self.assertIn("no results of handoff, keepalive", said)
+        self.assertEqual(list((self.root / "docs").iterdir()), [])
+
+    def test_otherMachine(self):
+        """
+        Results of another machine do not count.
+        """
+        run.store(RESULT, {**self.machine, "Python": "2.7"})
+        self.assertEqual(run.stored(self.machine), {})
+
+    def test_publish(self):
+        """
+        With all results there, the page, the chart and the README are
+        written.
+        """
+        run.README.write_text(f"{report.BEGIN}{report.END}")
+        results = {name: RESULT for name in run.NAMES}
+        self.assertEqual(run.publish(results, self.machine), "docs and README.md written")
+        self.assertEqual(
+            sorted(path.name for path in run.DOCS.iterdir()),
+            ["_generated_performance.rst", "performance.svg"],
+        )
+        self.assertIn("1,234", run.README.read_text())
+
+    def test_readmeWithoutMarks(self):
+        """
+        A README that has no place for the table is said to have none.
+        """
+        run.README.write_text("# Name\n")
+        results = {name: RESULT for name in run.NAMES}
+        self.assertIn("README.md not", run.publish(results, self.machine))
+        self.assertEqual(run.README.read_text(), "# Name\n")
+
+    def test_everyNameIsAModule(self):
+        """
+        Each name that can be asked for is a measurement.
+        """
+        for name in run.NAMES:
+            self.assertTrue(callable(run.measurement(name)))
