@@ -66,20 +66,20 @@ class DescriptorTests(ClusterTestCase):
         descriptors again.
         """
         cluster = await self.cluster("hello:quiet")
-        workers = list(cluster.ready().values())
-        for pid in (cluster.pid, *workers):
+        workers = cluster.ready()
+        for pid in (cluster.pid, *workers.values()):
             os.kill(pid, signal.SIGSTOP)
         self.limit(cluster.pid, 20)
         clients = await gatherResults([connect(cluster.port) for _ in range(100)])
         os.kill(cluster.pid, signal.SIGCONT)
         await cluster.says("listener .* is exhausted: Too many open files")
         await self.assertNoSpin(cluster.pid)
-        for pid in workers:
+        for pid in workers.values():
             os.kill(pid, signal.SIGCONT)
         await self.assertAnswered(clients)
         account = (await cluster.status())["account"]
         self.assertEqual((account["accepted"], account["acked"], account["shed"]), (100, 100, 0))
-        self.assertEqual(cluster.ready(), dict(enumerate(workers)))
+        self.assertEqual(cluster.ready(), workers)
 
     async def test_worker(self) -> None:
         """

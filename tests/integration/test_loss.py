@@ -23,14 +23,17 @@ from tests.integration.harness import (
 
 class Killer:
     """
-    Kills workers of a cluster at random moments until told to stop.
+    Signals workers of a cluster, chosen at random, at random moments.
     """
 
-    def __init__(self, cluster: Cluster, enough: int) -> None:
+    def __init__(
+        self, cluster: Cluster, enough: int, signals: tuple[int, ...] = (signal.SIGKILL,)
+    ) -> None:
         self.killed = 0
         self.done: Deferred[None] = Deferred()
         self._cluster = cluster
         self._enough = enough
+        self._signals = signals
         self._next()
 
     def _next(self) -> None:
@@ -38,7 +41,7 @@ class Killer:
 
     def _kill(self) -> None:
         ready = list(self._cluster.ready().values())
-        if ready and signalIfAlive(random.choice(ready), signal.SIGKILL):
+        if ready and signalIfAlive(random.choice(ready), random.choice(self._signals)):
             self.killed += 1
         if self.killed < self._enough:
             self._next()
@@ -74,15 +77,51 @@ class KilledWorkerTests(ClusterTestCase):
         await cluster.allReady(2)
         report = await ab.stop()
         await cluster.allReady(2)
-        with open(self.path("record")) as file:
-            lines = file.read().split()
-        unfinished = lines.count("read") - lines.count("done")
         self.assertGreater(report.complete, 200)
-        self.assertLessEqual(report.lost, unfinished, report.text)
+        self.assertLessEqual(report.lost, self.unfinished(), report.text)
         self.assertEqual({slot for slot, _, _ in [await who(cluster.port) for _ in "12"]}, {0, 1})
         status = await cluster.status()
         assertBalance(self, status)
         self.assertEqual([worker["state"] for worker in status["workers"]], ["ready", "ready"])
+
+    async def test_everythingAtOnce(self) -> None:
+        """
+        Workers killed and terminated at random during reloads: still nothing
+        is lost but what had been read, and the cluster comes to rest with all
+        slots Ready.
+        """
+        cluster = await self.cluster("recording:site", "--restart-intensity", "1000")
+        ab = Ab(cluster.port, concurrency=50)
+        killer = Killer(cluster, 12, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
+        for _ in range(3):
+            mark = len(cluster.lines)
+            cluster.signal(signal.SIGHUP)
+            await cluster.says(r"replacement by generation \d+ (done|aborted)", mark)
+        await killer.done
+        report = await ab.stop()
+        await cluster.when("a rest", lambda: self._rests(cluster))
+        self.assertLessEqual(report.lost, self.unfinished(), report.text)
+        self.assertEqual(await get(cluster.port), b"hello\n")
+        status = await cluster.status()
+        assertBalance(self, status)
+        self.assertEqual([worker["state"] for worker in status["workers"]], ["ready", "ready"])
+
+    def _rests(self, cluster: Cluster) -> bool:
+        """
+        Whether no replacement is under way and two workers are all there is.
+        """
+        begun = cluster.matching(r"replacement by generation \d+ begun")
+        ended = cluster.matching(r"replacement by generation \d+ (done|aborted)")
+        states = [one.state for one in cluster.workers.values() if one.state != "exited"]
+        return len(begun) == len(ended) and states == ["ready", "ready"]
+
+    def unfinished(self) -> int:
+        """
+        How many connections workers have begun to read and not finished.
+        """
+        with open(self.path("record")) as file:
+            lines = file.read().split()
+        return lines.count("read") - lines.count("done")
 
     async def test_stoppedThenKilled(self) -> None:
         """
