@@ -1,0 +1,7 @@
+"""
+For tools that still run this file.  Everything is said in pyproject.toml.
+"""
+
+from setuptools import setup
+
+setup()
