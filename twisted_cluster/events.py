@@ -166,6 +166,7 @@ class ListenerState(Enum):
     BOUND: bound, and not accepting since nobody has asked it to.
     ACCEPTING: reading the accept queue.
     PAUSED: no worker has credit; the kernel's backlog queues.
+    SHARED: the workers accept from it for themselves.
     EXHAUSTED: the process is out of descriptors; it tries again shortly.
     CLOSED: the port is closed.
     """
@@ -173,6 +174,7 @@ class ListenerState(Enum):
     BOUND = "bound"
     ACCEPTING = "accepting"
     PAUSED = "paused"
+    SHARED = "shared"
     EXHAUSTED = "exhausted"
     CLOSED = "closed"
 

@@ -21,6 +21,11 @@ from twisted_cluster.interfaces import IScheduler, ISchedulerMaker
 from twisted_cluster.kinds import shown
 from twisted_cluster.policy.scheduling import BUILT_IN
 
+SHARED = "shared"
+"""The policy with which no policy is asked: workers accept for themselves on
+the master's listening sockets.  What passes through the master all the same,
+connections that move at a reload among them, is dealt out in turn."""
+
 SchedulerFactory = Callable[[Random], IScheduler]
 
 
@@ -28,7 +33,7 @@ def schedulerNames() -> tuple[str, ...]:
     """
     The names of all policies that can be had now, built-in ones first.
     """
-    names = dict.fromkeys(BUILT_IN)
+    names = dict.fromkeys((*BUILT_IN, SHARED))
     names.update(dict.fromkeys(sorted(maker.name for maker in _makers())))
     return tuple(names)
 
@@ -57,6 +62,8 @@ def _factory(name: str) -> SchedulerFactory:
         return cast("SchedulerFactory", importName(f"use the policy {shown(name)}", name))
     if name in BUILT_IN:
         return BUILT_IN[name]
+    if name == SHARED:
+        return BUILT_IN["round-robin"]
     for maker in _makers():
         if maker.name == name:
             return cast("SchedulerFactory", maker.make)

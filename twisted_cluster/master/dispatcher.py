@@ -217,6 +217,16 @@ class Dispatcher:
             self._waiting.append(connection)
             self.capacity -= 1
 
+    def takeOver(self, connections: Sequence[Connection]) -> None:
+        """
+        Take idle connections that a worker had accepted for itself, for
+        workers of the newest generation to go on with.  To the account they
+        are new.
+        """
+        self._accepted += len(connections)
+        self._returned.extend(connections)
+        self._placeReturned()
+
     def giveBack(self, recipient: Recipient, connections: Sequence[Connection]) -> None:
         """
         Take idle connections that C{recipient} had acknowledged back, for

@@ -39,6 +39,9 @@ RETRY_DELAY = 0.05
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+_NOT_ACCEPTING = frozenset({ListenerState.CLOSED, ListenerState.EXHAUSTED, ListenerState.SHARED})
+
+
 class _ListeningPort(tcp.Port):
     """
     Twisted's port with everything it knows of binding and closing; what is
@@ -263,6 +266,15 @@ class Listener:
         text = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else _pathOf(address)
         return ListenerStatus(self.name, text, self.state, self.accepted)
 
+    def share(self) -> int:
+        """
+        Leave it to the workers to accept.
+
+        @return: The descriptor of the listening socket.
+        """
+        self._become(ListenerState.SHARED)
+        return self._port.socket.fileno()
+
     def capacityChanged(self) -> None:
         """
         Accept or pause, as the dispatcher's capacity allows.
@@ -271,7 +283,7 @@ class Listener:
         accepted uses up the capacity again: so it is tried at once, and the
         reactor is asked to watch only if nobody waits any more.
         """
-        if self.state in (ListenerState.CLOSED, ListenerState.EXHAUSTED):
+        if self.state in _NOT_ACCEPTING:
             return
         if self._dispatcher.capacity <= 0:
             self._pause()

@@ -42,6 +42,7 @@ from twisted_cluster.master.sentinel import Sentinel
 from twisted_cluster.master.supervisor import Supervisor
 from twisted_cluster.master.touch import TouchWatch
 from twisted_cluster.master.worker import Surroundings, Worker
+from twisted_cluster.policies import SHARED
 from twisted_cluster.policy.scheduling import RoundRobin
 from twisted_cluster.wire.commands import MAX_VALUE
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
@@ -106,7 +107,14 @@ class Master:
         self._dispatcher.onPlaced = lambda: self._supervisor.settle()
         self._spawner = makeSpawner(self)
         around = Surroundings(
-            reactor, config, self._spawner, self._dispatcher, self.events, self.preamble, now
+            reactor,
+            config,
+            self._spawner,
+            self._dispatcher,
+            self.events,
+            self.preamble,
+            now,
+            self._share,
         )
         draw = (randomness or random.Random()).random
         self._supervisor = Supervisor(around, sentinel, usage, draw)
@@ -150,6 +158,8 @@ class Master:
         Spawn the workers.
         """
         self.sentinel.start()
+        # Before the first worker has credit, lest the master begin to accept.
+        self._share()
         self._supervisor.start(self._wanted)
         if self._touch is not None:
             self._touch.start()
@@ -340,6 +350,14 @@ class Master:
             config.reactor,
             self._logTimes,
         )
+
+    def _share(self) -> tuple[int, ...]:
+        """
+        The listening sockets that workers accept from for themselves.
+        """
+        if self._config.policy != SHARED or self._stopped is not None:
+            return ()
+        return tuple(listener.share() for listener in self._listeners)
 
     def _capacityChanged(self) -> None:
         for listener in self._listeners:

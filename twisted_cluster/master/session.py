@@ -41,8 +41,8 @@ class IWorkerReports(Protocol):
     def bootFailed(self, fault: str, reason: str, traceback: str) -> None:
         """It can't run the app."""
 
-    def beat(self) -> None:
-        """Its reactor runs."""
+    def beat(self, connections: int | None = None) -> None:
+        """Its reactor runs, and so many connections are open."""
 
     def leaving(self) -> None:
         """Somebody else told it to terminate."""
@@ -116,6 +116,13 @@ class MasterSession(Channel):
             )
             self.transport.writeWithDescriptors(box, descriptors[start:end])
 
+    def sendShare(self, listeners: Sequence[int], descriptors: Sequence[int]) -> None:
+        """
+        Have the worker accept for itself.
+        """
+        box = commands.encode(commands.Share, listeners=listeners)
+        self.transport.writeWithDescriptors(box, descriptors)
+
     def sendTaken(self, taken: Sequence[int], declined: Sequence[int]) -> None:
         """
         Answer an offer.
@@ -170,7 +177,8 @@ class MasterSession(Channel):
         )
 
     def _beat(self, box: Any) -> None:
-        self._reports.beat()
+        told = b"connections" in box
+        self._reports.beat(numberFrom(box, b"connections") if told else None)
 
     @commands.Ready.responder
     def _ready(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,6 +76,8 @@ class Surroundings:
     What every worker of a cluster shares.
 
     @ivar preamble: Makes the preamble of a worker from slot and generation.
+    @ivar share: The listening sockets that workers accept from for
+        themselves, by listener number; none if the master accepts.
     """
 
     reactor: Any
@@ -85,6 +87,7 @@ class Surroundings:
     events: EventStream
     preamble: Callable[[int, int], Preamble]
     now: Callable[[], float] = time.time
+    share: Callable[[], Sequence[int]] = tuple
 
 
 @implementer(IWorkerObserver)
@@ -118,6 +121,7 @@ class Worker:
         self._process: IWorkerProcess | None = None
         self._told = ""
         self._migrate = False
+        self._connections = 0
         self.state = State.STARTING
         self.since = surroundings.now()
         self.reason = ""
@@ -140,7 +144,10 @@ class Worker:
         """
         This worker now.
         """
-        connections = self._recipient.connections if self.alive else 0
+        # Only the worker knows of those that it accepted for itself.
+        share = self._around.share()
+        connections = self._connections if share else self._recipient.connections
+        connections = connections if self.alive else 0
         return WorkerStatus(
             self.slot,
             self.generation,
@@ -283,8 +290,10 @@ class Worker:
         self.traceback = traceback
         self._owner.workerBootFailed(self, fault, reason)
 
-    def beat(self) -> None:
-        """Its reactor runs."""
+    def beat(self, connections: int | None = None) -> None:
+        """Its reactor runs, and so many connections are open."""
+        if connections is not None:
+            self._connections = connections
         self.lastBeat = self._around.reactor.seconds()
 
     def leaving(self) -> None:
@@ -329,7 +338,10 @@ class Worker:
             for descriptor, listener, state in zip(descriptors, listeners, states)
         ]
         self._session.sendTaken(numbers[: len(descriptors)], numbers[len(descriptors) :])
-        self._around.dispatcher.giveBack(self._recipient, connections)
+        if self._around.share():
+            self._around.dispatcher.takeOver(connections)
+        else:
+            self._around.dispatcher.giveBack(self._recipient, connections)
 
     def channelLost(self) -> None:
         """Nothing more will come: its untouched connections go to others."""
@@ -349,6 +361,9 @@ class Worker:
 
     def _schedule(self) -> None:
         self._around.dispatcher.schedule(self._recipient)
+        share = self._around.share()
+        if share and self._session is not None:
+            self._session.sendShare(range(len(share)), share)
 
     def _unschedule(self) -> None:
         self._around.dispatcher.unschedule(self._recipient)

@@ -86,6 +86,16 @@ class Handoff(_Report):
     arguments = [(b"first", Integer()), (b"listeners", Numbers())]
 
 
+class Share(_Report):
+    """
+    Master to worker: accept for yourself, from now on and until told to
+    drain, on these listeners; their listening sockets come with this box.
+    """
+
+    commandName = b"Share"
+    arguments = [(b"listeners", Numbers())]
+
+
 class Resume(_Report):
     """
     Master to worker: the same as L{Handoff}, for connections that another
@@ -187,11 +197,11 @@ class BootFailed(_Report):
 
 class Beat(_Report):
     """
-    Worker to master: the reactor runs.
+    Worker to master: the reactor runs, and so many connections are open.
     """
 
     commandName = b"Beat"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments = [(b"connections", Integer(optional=True))]
 
 
 class Leaving(_Report):

@@ -5,12 +5,14 @@ Runs in the worker.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import tcp, unix
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
@@ -24,6 +26,14 @@ from twisted_cluster.errors import AppLoadError
 from twisted_cluster.interfaces import IMigratable
 from twisted_cluster.wire import state
 from twisted_cluster.wire.preamble import ListenerPlan
+
+ACCEPTS_PER_TURN = 4
+"""How many connections a worker that accepts for itself takes at a time."""
+
+RETRY_DELAY = 0.05
+"""Seconds between two attempts to accept while descriptors are exhausted."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _PLAIN = ("tcp:", "tcp6:", "unix:", "fd:", "systemd:")
 """Endpoints that put nothing around a factory.  Asking Twisted costs the time
@@ -52,6 +62,7 @@ class _Adopted:
     """
 
     handoff: int | None = None
+    handedOff = False
     watch: IConnectionWatch
 
     def _touch(self) -> None:
@@ -145,13 +156,13 @@ class HandoffPort:
         """Whether it takes connections."""
         return self._listening
 
-    def adopt(self, descriptor: int, number: int, carried: bytes = b"") -> bool:
+    def adopt(self, descriptor: int, number: int | None, carried: bytes = b"") -> bool:
         """
         Serve a connection.  This does what Twisted's port does with what it
         has accepted.
 
         @param descriptor: The socket, which is taken.
-        @param number: Its number on the channel.
+        @param number: Its number on the channel, if it came over it.
         @param carried: What its protocol carries from another worker, if it
             comes from one.
         @return: Whether a protocol serves it now.  If not, it has been closed.
@@ -171,7 +182,7 @@ class HandoffPort:
         self._begin(transport, carried)
         return True
 
-    def _connect(self, sock: socket.socket, number: int) -> Any:
+    def _connect(self, sock: socket.socket, number: int | None) -> Any:
         unixSocket = self._family == socket.AF_UNIX
         # Twisted's helper adds the scope of an IPv6 address.
         inet6 = self._family == socket.AF_INET6
@@ -185,6 +196,7 @@ class HandoffPort:
         transport = make(sock, protocol, peer, self, session, self._reactor)
         transport.watch = self._watch
         transport.handoff = number
+        transport.handedOff = number is not None
         return transport
 
     def _begin(self, transport: Any, carried: bytes) -> None:
@@ -213,6 +225,54 @@ class HandoffPort:
         if self._family == socket.AF_INET6:
             return IPv6Address("TCP", *peer)
         return IPv4Address("TCP", *peer)
+
+
+class SharedAcceptor(FileDescriptor):
+    """
+    Accepts for itself on a listening socket that is the master's.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int, port: HandoffPort) -> None:
+        super().__init__(reactor)
+        self._socket = socket.socket(fileno=descriptor)
+        self._port = port
+        self.connected = True
+        self.startReading()
+
+    def fileno(self) -> int:
+        """The listening socket."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """
+        Accept some: few at a time, so that idle workers get their share.
+        """
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                descriptor, _ = self._socket._accept()  # type: ignore[attr-defined]
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause()
+                return
+            self._port.adopt(descriptor, None)
+
+    def _pause(self) -> None:
+        """
+        Out of descriptors: clients wait in the kernel for a while.
+        """
+        self.stopReading()
+        self.reactor.callLater(RETRY_DELAY, self._resume)
+
+    def _resume(self) -> None:
+        if self.connected:
+            self.startReading()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Accept no more; the master's socket stays as it is.
+        """
+        super().connectionLost(reason)
+        self._socket.close()
 
 
 class _CapturingReactor:

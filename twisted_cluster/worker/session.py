@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -22,7 +23,7 @@ from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import Channel, DescriptorGroup, closeDescriptors, numberFrom
 from twisted_cluster.wire.preamble import Preamble
 from twisted_cluster.worker import drain, loader, migration
-from twisted_cluster.worker.ports import HandoffPort, Interception, wrapFactory
+from twisted_cluster.worker.ports import HandoffPort, Interception, SharedAcceptor, wrapFactory
 
 SILENT_LIMIT = 1.0
 """Seconds after which a connection on which nothing happens is acknowledged
@@ -71,6 +72,7 @@ class WorkerSession(Channel):
         self._open: dict[Any, bool] = {}
         self._kernelTells = all(kernel.tellsTouch(plan.family) for plan in preamble.listeners)
         self._draining: LoopingCall | None = None
+        self._acceptors: list[SharedAcceptor] = []
         self._migrate = False
         self._movable: dict[Any, None] = {}
         self._offered: dict[Any, int] = {}
@@ -169,6 +171,17 @@ class WorkerSession(Channel):
         listeners = commands.unpackNumbers(box[b"listeners"])
         self._take(first, listeners, ())
 
+    @commands.Share.responder
+    def _share(self, listeners: list[int]) -> dict[str, Any]:
+        group = self._groups.pop(0)
+        for listener, descriptor in zip(listeners, group.descriptors):
+            port = self._ports.get(listener)
+            if port is None or self._draining is not None:
+                os.close(descriptor)
+            else:
+                self._acceptors.append(SharedAcceptor(self._reactor, descriptor, port))
+        return {}
+
     @commands.Resume.responder
     def _resume(self, first: int, listeners: list[int], states: list[bytes]) -> dict[str, Any]:
         if len(states) != len(listeners):
@@ -228,6 +241,8 @@ class WorkerSession(Channel):
         A connection has been adopted.
         """
         self._open[transport] = False
+        if transport.handoff is None:
+            return
         self._silent[transport.handoff] = transport
         if len(self._silent) > self._plan.credit:
             self._silent[next(iter(self._silent))]._touch()
@@ -246,7 +261,7 @@ class WorkerSession(Channel):
         """
         self._movable.pop(transport, None)
         self._offered.pop(transport, None)
-        if self._open.pop(transport, None) is not None:
+        if self._open.pop(transport, None) is not None and transport.handedOff:
             self._closed += 1
             if self._later is None and self._report is None:
                 self._later = self._reactor.callLater(CLOSED_DELAY, self._sendReport)
@@ -314,6 +329,9 @@ class WorkerSession(Channel):
         """
         if self._draining is not None:
             return
+        acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.connectionLost(Failure(ConnectionDone()))
         self._migrate = migrate
         self._patience = self._reactor.seconds() + grace
         self._draining = self._loop(self._drainStep)
@@ -350,6 +368,9 @@ class WorkerSession(Channel):
         if transport not in self._movable or transport in self._offered:
             return
         if migration.pauseIfIdle(transport):
+            # One that nobody has said a word on yet is still held by the
+            # master as well.
+            transport._touch()
             self._offered[transport] = self._offers
             self._offers += 1
             if self._offerCall is None:
@@ -360,6 +381,7 @@ class WorkerSession(Channel):
         Offer all connections that have become idle in this turn.
         """
         self._offerCall = None
+        self._sendReport()
         batch: list[tuple[int, Any, bytes]] = []
         for transport, number in list(self._offered.items()):
             if number < self._sent:
@@ -479,7 +501,7 @@ class WorkerSession(Channel):
         self.log.failure("the app failed to stop", failure)
 
     def _sendBeat(self) -> None:
-        self.callRemote(commands.Beat)
+        self.callRemote(commands.Beat, connections=len(self._open))
 
 
 def encodeBootFailed(error: AppLoadError) -> bytes:
