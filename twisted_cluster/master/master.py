@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,6 +94,7 @@ class Master:
         self._since = now()
         self._path = modulePath()
         self._listeners: list[Listener] = []
+        self._turns: deque[Listener] = deque()
         self._wanted = config.workers
         self._everReady = False
         self._reloadAgain = False
@@ -148,6 +150,7 @@ class Master:
             Listener(number, name, port, self._dispatcher, self._reactor, self.events, self._now)
             for number, (name, port) in enumerate(zip(self._config.listen, ports))
         ]
+        self._turns = deque(self._listeners)
         for status in (listener.status() for listener in self._listeners):
             self.log.info(
                 "listening on {name}, bound to {address}", name=status.name, address=status.address
@@ -172,8 +175,9 @@ class Master:
         @return: A Deferred that fires when no worker is left.
         """
         if self._stopped is None:
+            self._stopped = Deferred()
             self.events.publish(ClusterStopping(self._now(), reason))
-            self._stopped = self._stopOnce(now, reason)
+            self._stopOnce(now, reason).chainDeferred(self._stopped)
         elif now:
             self._supervisor.stop(True, reason)
         done: Deferred[None] = Deferred()
@@ -188,13 +192,23 @@ class Master:
         self._reloader.cancel("the master is stopping")
         yield gatherResults([listener.close() for listener in self._listeners])
         if not now:
-            yield self._supervisor.when(self._nothingWaits)
+            yield self._waitForOwners()
         self._dispatcher.shedWaiting("the master is stopping")
         yield self._supervisor.stop(now, reason)
         self._dispatcher.shedWaiting("the master is stopping")
         self._supervisor.finish()
         self._spawner.stop()
         self.sentinel.stop()
+
+    def _waitForOwners(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires when nothing waits for a worker any
+            more, or has waited for too long.
+        """
+        done = self._supervisor.when(self._nothingWaits)
+        return done.addTimeout(
+            self._config.drainTimeout, self._reactor, onTimeoutCancel=lambda result, timeout: None
+        )
 
     def _nothingWaits(self) -> bool:
         ready = any(worker.state is State.READY for worker in self._supervisor.workers())
@@ -304,9 +318,13 @@ class Master:
         """
         See L{ICluster.broadcast}.
 
-        @raise OperatorError: if C{text} is too long.
+        @raise OperatorError: if C{text} is too long, or can't be UTF-8.
         """
-        if len(text.encode("utf-8")) > MAX_VALUE:
+        try:
+            length = len(text.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise OperatorError("broadcast", str(error), "send valid Unicode") from error
+        if length > MAX_VALUE:
             raise OperatorError(
                 "broadcast", f"the text has more than {MAX_VALUE} bytes", "send a shorter one"
             )
@@ -360,7 +378,12 @@ class Master:
         return tuple(listener.share() for listener in self._listeners)
 
     def _capacityChanged(self) -> None:
-        for listener in self._listeners:
+        """
+        Let the listeners accept, another one first each time: on a busy
+        cluster the first one uses up all the credit there is.
+        """
+        self._turns.rotate()
+        for listener in tuple(self._turns):
             listener.capacityChanged()
 
     def _onChange(self) -> None:
