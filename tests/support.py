@@ -4,6 +4,7 @@ What several of the tests need.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 _GRAVE = (LogLevel.warn, LogLevel.error, LogLevel.critical)
 
 
+@implementer(ILogObserver)
 class Lines:
     """
     The log lines of a test, from its making on.
@@ -24,8 +27,14 @@ class Lines:
 
     def __init__(self, test: SynchronousTestCase) -> None:
         self.events: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.events.append)
-        test.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        globalLogPublisher.addObserver(self)
+        test.addCleanup(globalLogPublisher.removeObserver, self)
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Keep an event.
+        """
+        self.events.append(event)
 
     def all(self) -> list[str]:
         """Every line."""
@@ -51,10 +60,19 @@ def isOpen(descriptor: int) -> bool:
     return True
 
 
+def closeIfOpen(descriptor: int) -> None:
+    """
+    Close C{descriptor}, unless that was done.
+    """
+    if isOpen(descriptor):
+        os.close(descriptor)
+
+
 def openDescriptors() -> set[int]:
     """
-    All that this process has.
+    All that this process has, other than what waits for the collector.
     """
+    gc.collect()
     return {number for number in range(1024) if isOpen(number)}
 
 

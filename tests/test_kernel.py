@@ -164,7 +164,7 @@ class UntouchedTests(SynchronousTestCase):
         self.arrived(5)
         subprocess.run(
             [sys.executable, "-S", "-c", "import os; os.read(0, 3)"],
-            stdin=self.server,
+            stdin=self.server.fileno(),
             check=True,
         )
         self.assertUntouched(False)

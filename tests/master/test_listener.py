@@ -6,7 +6,6 @@ reactor that runs only when told to.
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import shutil
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import connections, isOpen, noDescriptors, openDescriptors
+from tests.support import closeIfOpen, connections, isOpen, noDescriptors, openDescriptors
 from twisted_cluster.errors import ListenError
 from twisted_cluster.events import Event, EventStream, ListenerChanged, ListenerState
 from twisted_cluster.interfaces import Account
@@ -49,6 +48,18 @@ class Sink:
         """
         self.sent.extend(descriptors)
 
+    def sendResume(
+        self,
+        first: int,
+        listeners: Sequence[int],
+        descriptors: Sequence[int],
+        states: Sequence[bytes],
+    ) -> None:
+        """
+        Take sockets with state.
+        """
+        self.sent.extend(descriptors)
+
 
 class ListenerTestCase(SynchronousTestCase):
     """
@@ -65,7 +76,7 @@ class ListenerTestCase(SynchronousTestCase):
         self.sheds: list[tuple[int, str]] = []
         self.dispatcher = Dispatcher(
             lambda loads, peer: loads[0],
-            lambda descriptor: True,
+            lambda descriptor, since: True,
             lambda count, reason: self.sheds.append((count, reason)),
         )
         self.listeners: list[Listener] = []
@@ -90,8 +101,7 @@ class ListenerTestCase(SynchronousTestCase):
             self.successResultOf(one)
         for sink in self.sinks:
             for descriptor in sink.sent:
-                if isOpen(descriptor):
-                    os.close(descriptor)
+                closeIfOpen(descriptor)
         self.dispatcher.shedWaiting("the test is over")
 
     def path(self, name: str = "s") -> str:
@@ -154,7 +164,6 @@ class BindTests(ListenerTestCase):
         C{name} can't be bound, and the error says what, why, and what to do;
         nothing is left open.
         """
-        gc.collect()
         before = openDescriptors()
         error = self.assertRaises(ListenError, bind, self.reactor, name)
         self.assertEqual(error.what, f"listen on {name}")
@@ -163,7 +172,6 @@ class BindTests(ListenerTestCase):
             self.assertIn(text, str(error))
         # Twisted leaves a socket that it could not bind to the collector.
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        gc.collect()
         self.assertEqual(openDescriptors(), before)
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -573,7 +581,8 @@ class ExhaustedTests(ListenerTestCase):
         """
         Have accept(2) fail as long as the list that is returned says so.
         """
-        accept = listener._port.socket._accept  # type: ignore[attr-defined]
+        accepting: Any = listener._port.socket
+        accept = accepting._accept
         failing = [True]
         self.tries = 0
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.protocols.amp import AmpBox, parseString
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,8 +26,8 @@ from zope.interface.verify import verifyObject
 
 from tests.support import (
     Lines,
+    closeIfOpen,
     identity,
-    isOpen,
     limitDescriptors,
     noDescriptors,
     openDescriptors,
@@ -52,7 +53,7 @@ class Recorder(Channel):
     Keeps what comes: boxes with the group that came with them.
 
     @ivar got: For each C{Handoff}: its C{first} and its group.
-    @ivar others: The raw boxes of C{Beat}.
+    @ivar others: The raw boxes of C{Ready}.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Recorder(Channel):
         self.others: list[Any] = []
         self.reasons: list[Failure] = []
         self.boxes[b"Handoff"] = self.handoff
-        self.boxes[b"Beat"] = self.others.append
+        self.boxes[b"Ready"] = self.others.append
 
     def descriptorsReceived(self, group: DescriptorGroup) -> None:
         """
@@ -76,7 +77,7 @@ class Recorder(Channel):
         """
         self.got.append((numberFrom(box, b"first"), self.groups.pop(0)))
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         Keep the reason.
         """
@@ -111,7 +112,7 @@ class ChannelTestCase(SynchronousTestCase):
         pairs = [os.pipe() for _ in range((count + 1) // 2)]
         numbers = [number for pair in pairs for number in pair]
         for number in numbers:
-            self.addCleanup(lambda number=number: isOpen(number) and os.close(number))
+            self.addCleanup(closeIfOpen, number)
         return numbers[:count]
 
     def hand(self, first: int, descriptors: Sequence[int]) -> None:
@@ -161,7 +162,7 @@ class TransportTests(ChannelTestCase):
         """
         While nothing is queued, a box leaves with the write itself.
         """
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         self.assertEqual(self.out.backlog, 0)
         self.receiving.settle()
         self.assertEqual(len(self.receiver.others), 1)
@@ -174,10 +175,10 @@ class TransportTests(ChannelTestCase):
         """
         files = self.files(6)
         sent = {0: files[:1], 1: files[1:4], 4: files[4:]}
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         for first, descriptors in sent.items():
             self.hand(first, descriptors)
-            self.sender.callRemote(commands.Beat)
+            self.sender.callRemote(commands.Ready)
         self.settle()
         self.assertArrived(sent)
         self.assertEqual(len(self.receiver.others), 4)
@@ -259,7 +260,7 @@ class TransportTests(ChannelTestCase):
         """
         self.out.abort()
         self.hand(0, self.files(1))
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         self.out.writeSequence([b"a", b"b"])
         self.assertEqual(self.out.backlog, 0)
         self.out.abort()
@@ -271,7 +272,7 @@ class TransportTests(ChannelTestCase):
         The end of the stream ends the channel at the other side too, after
         everything that was sent before.
         """
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         self.out.loseConnection()
         self.settle()
         self.assertEqual(len(self.receiver.others), 1)
@@ -286,7 +287,7 @@ class TransportTests(ChannelTestCase):
         """
         self.into.abort()
         self.out.stopReading()
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         self.assertEqual(self.sender.reasons, [])
         self.sending.settle()
         self.assertEqual(len(self.sender.reasons), 1)
@@ -297,7 +298,7 @@ class TransportTests(ChannelTestCase):
         reaped before the channel is read.
         """
         for _ in range(5000):
-            self.sender.callRemote(commands.Beat)
+            self.sender.callRemote(commands.Ready)
         self.sending.settle()
         pending = self.out.backlog
         self.out.abort()
@@ -314,7 +315,7 @@ class TransportTests(ChannelTestCase):
         A child of the dead process may hold the other end: the channel ends
         all the same.
         """
-        self.sender.callRemote(commands.Beat)
+        self.sender.callRemote(commands.Ready)
         self.into.drainAndLose()
         self.assertEqual(len(self.receiver.others), 1)
         self.assertFalse(self.into.connected)
@@ -568,7 +569,7 @@ class ViolationTests(ChannelTestCase):
         bytes: one line, and no state changed by somebody who makes no sense.
         """
         bad = AmpBox(_command=b"Dance").serialize()
-        beat = commands.encode(commands.Beat)
+        beat = commands.encode(commands.Ready)
         self.assertViolated(beat + bad + beat + bad, "Dance")
         self.assertEqual(len(self.receiver.others), 1)
 
@@ -580,8 +581,8 @@ class ViolationTests(ChannelTestCase):
         def broken(box: Any) -> None:
             raise RuntimeError("it broke")
 
-        self.receiver.boxes[b"Beat"] = broken
-        self.assertViolated(commands.encode(commands.Beat), "RuntimeError: it broke")
+        self.receiver.boxes[b"Ready"] = broken
+        self.assertViolated(commands.encode(commands.Ready), "RuntimeError: it broke")
 
     def test_ownWords(self) -> None:
         """
@@ -591,9 +592,9 @@ class ViolationTests(ChannelTestCase):
         def refuse(box: Any) -> None:
             raise PeerError("an account that can't be")
 
-        self.receiver.boxes[b"Beat"] = refuse
+        self.receiver.boxes[b"Ready"] = refuse
         self.assertViolated(
-            commands.encode(commands.Beat), "protocol violation: an account that can't be"
+            commands.encode(commands.Ready), "protocol violation: an account that can't be"
         )
 
     def test_unexpectedDescriptors(self) -> None:

@@ -143,7 +143,9 @@ class PreambleTests(SynchronousTestCase):
         JSON of any other shape is refused likewise.
         """
         whole = {"protocol": PROTOCOL_VERSION}
-        for value in ([], "text", 3, None, {}, whole, {**whole, "path": [], "listeners": [1]}):
+        empty = {**whole, "path": [], "listeners": [1]}
+        values: list[object] = [[], "text", 3, None, {}, whole, empty]
+        for value in values:
             body = json.dumps(value).encode("ascii")
             channel = self.sent(struct.pack("!I", len(body)) + body)
             self.assertRaises(PeerError, preamble.read, channel)
