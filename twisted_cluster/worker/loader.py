@@ -54,9 +54,14 @@ def find(name: str) -> Any:
     moduleName, _, attributes = name.partition(":")
     found: Any = _import(name, moduleName)
     for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
-            raise WrongName(f"app {name}: {_describe(found)} has no attribute {attribute!r}")
-        found = getattr(found, attribute)
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as error:
+            raise WrongName(
+                f"app {name}: {_describe(found)} has no attribute {attribute!r}"
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise _failed(name, error) from error
     return found
 
 
