@@ -103,7 +103,7 @@ def appTraceback(error: BaseException) -> str:
         for frame in frames
         if frame.filename not in ours and not frame.filename.startswith("<frozen importlib")
     ]
-    lines = traceback.format_list(shown or list(frames))
+    lines = traceback.format_list(shown)
     lines += traceback.format_exception_only(type(error), error)
     return "Traceback (most recent call last):\n" + "".join(lines)
 
