@@ -77,7 +77,9 @@ class Exchange(Protocol):
         done: Deferred[bytes] = Deferred()
         self._wanted.append((wanted, done))
         self.dataReceived(b"")
-        return within(PATIENCE, f"{wanted.pattern!r} from the server", done, lambda: repr(self.received))
+        return within(
+            PATIENCE, f"{wanted.pattern!r} from the server", done, lambda: repr(self.received)
+        )
 
     def end(self) -> Deferred[bytes]:
         """
@@ -102,7 +104,7 @@ class _OneExchange(ClientFactory):
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def buildProtocol(self, address: IAddress) -> Exchange:
+    def buildProtocol(self, address: IAddress | None) -> Exchange:
         return self._exchange
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
@@ -232,7 +234,7 @@ class _LoadFactory(ClientFactory):
         self.load = load
         self.end = end
 
-    def buildProtocol(self, address: IAddress) -> _LoadProtocol:
+    def buildProtocol(self, address: IAddress | None) -> _LoadProtocol:
         return _LoadProtocol(self.load, self.end)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:

@@ -13,11 +13,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -43,15 +43,18 @@ _STATE = re.compile(
 _BOUND = re.compile(r"listening on (\S+), bound to (.*)$")
 
 
-def within(seconds: float, what: str, done: Deferred[Any], detail: Callable[[], str]) -> Any:
+T = TypeVar("T")
+
+
+def within(seconds: float, what: str, done: Deferred[T], detail: Callable[[], str]) -> Deferred[T]:
     """
     Have C{done} fail, with a word on what was waited for, if it takes too long.
     """
 
-    def late(result: Any, timeout: float) -> Any:
+    def late(result: object, timeout: float) -> T:
         raise AssertionError(f"not within {timeout:g} s")
 
-    def explain(failure: Failure) -> Any:
+    def explain(failure: Failure) -> T:
         failure.trap(AssertionError)
         raise AssertionError(f"waited for {what}: {failure.value}\n{detail()}")
 
@@ -406,7 +409,7 @@ class GatedRequest(Protocol):
             self.path, self.pid = path, int(pid)
             self._gate.arrived(self)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self in self._gate.waiting:
             self._gate.waiting.remove(self)
 

@@ -76,12 +76,14 @@ class _InheritedUnixPort(_UnixListeningPort):
 
     def startListening(self) -> None:
         """Adopt the socket as it is."""
-        self.socket = self._preexistingSocket
+        adopted, factory = self._preexistingSocket, self.factory
+        assert adopted is not None and factory is not None
+        self.socket = adopted
         self._preexistingSocket = None
         self._shouldShutdown = False
-        self.factory.doStart()
+        factory.doStart()
         self.connected = True
-        self.fileno = self.socket.fileno  # type: ignore[method-assign]
+        self.fileno = adopted.fileno  # type: ignore[method-assign]
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket and leave its path alone."""
@@ -216,6 +218,7 @@ def _cannotListen(name: str, cause: Any) -> ListenError:
     remedies = {
         errno.EADDRINUSE: "stop the process that uses it or choose another address",
         errno.EACCES: "run as a user that may bind it or choose another address",
+        errno.ENOENT: "check the paths that it names",
         errno.EADDRNOTAVAIL: "choose an address that this host has",
         errno.EBADF: "pass an open listening socket under that number",
         errno.ENOTSOCK: "pass an open listening socket under that number",
@@ -321,7 +324,8 @@ class Listener:
         """
         # socket.accept() would build a socket object around each descriptor
         # only for it to be taken apart again.
-        accept = self._port.socket._accept  # type: ignore[attr-defined]
+        listening: Any = self._port.socket
+        accept = listening._accept
         submit = self._dispatcher.submit
         count = 0
         try:

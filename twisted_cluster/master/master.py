@@ -181,7 +181,12 @@ class Master:
         elif now:
             self._supervisor.stop(True, reason)
         done: Deferred[None] = Deferred()
-        self._stopped.addBoth(lambda result: (done.callback(None), result)[1])
+
+        def tell(result: Any) -> Any:
+            done.callback(None)
+            return result
+
+        self._stopped.addBoth(tell)
         return done
 
     @inlineCallbacks
@@ -333,9 +338,11 @@ class Master:
 
     # What the parts of it tell.
 
-    def _choose(self, loads: Sequence[Recipient], peer: Peer) -> Recipient:
+    def _choose(self, loads: Sequence[Recipient], peer: Peer) -> Any:
         """
         Ask the policy.  One that fails must not cost a client its connection.
+
+        @return: One of C{loads}.
         """
         try:
             chosen = self._scheduler.choose(loads, peer)
@@ -412,7 +419,7 @@ class Master:
                 self.restart(number).addErrback(self._reloadFailed)
 
     def _onBootFailed(self, fault: str, reason: str) -> None:
-        if fault == "operator" and not self._everReady:
+        if fault == "operator" and not self._everReady and self._stopped is None:
             self.onFatal(OperatorError("start", reason, "check --app and the current directory"))
 
     def _onShed(self, count: int, reason: str) -> None:

@@ -58,7 +58,8 @@ class Sentinel:
         """The process id of the sentinel, while it runs."""
         if self._connection is None or self._connection.transport is None:
             return None
-        return self._connection.transport.pid
+        pid: int | None = self._connection.transport.pid
+        return pid
 
     def start(self) -> None:
         """

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import PeerError
@@ -162,7 +163,7 @@ class MasterSession(Channel):
         """
         self._groups.append(group.descriptors)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The channel is gone."""
         super().connectionLost(reason)
         while self._groups:

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.error import ProcessExitedAlready
@@ -57,13 +57,16 @@ class LineRelay:
     Cuts a stream of bytes into lines of text.
     """
 
-    def __init__(self, observer: IWorkerObserver) -> None:
-        self._observer = observer
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        """
+        @param tell: Called with each line.
+        """
+        self._tell = tell
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
         """
-        Take bytes; tell the observer each line that is complete.
+        Take bytes; tell each line that is complete.
         """
         *lines, rest = (self._rest + data).split(b"\n")
         while len(rest) > MAX_LINE:
@@ -71,7 +74,7 @@ class LineRelay:
             rest = rest[MAX_LINE:]
         self._rest = rest
         for line in lines:
-            self._observer.output(line.decode("utf-8", "replace"))
+            self._tell(line.decode("utf-8", "replace"))
 
     def finish(self) -> None:
         """
@@ -79,7 +82,7 @@ class LineRelay:
         """
         rest, self._rest = self._rest, b""
         if rest:
-            self._observer.output(rest.decode("utf-8", "replace"))
+            self._tell(rest.decode("utf-8", "replace"))
 
 
 @implementer(IWorkerProcess)
@@ -92,7 +95,7 @@ class ExecProcess(ProcessProtocol):
 
     def __init__(self, observer: IWorkerObserver) -> None:
         self._observer = observer
-        self._relays = {1: LineRelay(observer), 2: LineRelay(observer)}
+        self._relays = {1: LineRelay(observer.output), 2: LineRelay(observer.output)}
         self.pid: int | None = None
 
     def connectionMade(self) -> None:
@@ -161,6 +164,7 @@ class ExecSpawner:
             failure = ExitStatus(failure=str(error))
             self._reactor.callLater(0, observer.exited, failure)
         else:
+            assert process.pid is not None
             observer.started(process.pid)
         finally:
             channel.close()

@@ -387,11 +387,8 @@ class Template(ProcessProtocol):
         """The process exists."""
         assert self.transport is not None
         self._pid = pid = self.transport.pid
-        self._relay = LineRelay(self)
+        self._relay = LineRelay(self.output)
         self._spawner.watch.watch(pid)
-
-    def started(self, pid: int) -> None:
-        """See L{IWorkerObserver}; a template is no worker."""
 
     def output(self, line: str) -> None:
         """It wrote a line."""
@@ -539,6 +536,6 @@ class TemplateSpawner:
             except OSError:
                 closeDescriptors(writers)
                 raise
-            _Pipe(self._reactor, reader, LineRelay(observer))
+            _Pipe(self._reactor, reader, LineRelay(observer.output))
             writers.append(writer)
         return writers

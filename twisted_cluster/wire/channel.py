@@ -23,6 +23,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.amp import AMP, AmpBox, BinaryBoxProtocol
 from twisted.python.failure import Failure
@@ -37,6 +38,8 @@ MAX_KEY = 255
 """The bytes that a key of an AMP box may have."""
 
 _READ_SIZE = 16_384
+# As a plain number: an enum member's "&" costs more than the rest of the line.
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _RETRY_DELAY = 0.02
 _ANCILLARY_SIZE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -75,6 +78,8 @@ class ChannelTransport(FileDescriptor):
     @ivar queued: Bytes accepted by L{write} since the beginning.
     @ivar sent: Bytes taken by the kernel since the beginning.
     """
+
+    reactor: Any
 
     def __init__(self, sock: socket.socket, protocol: Channel, reactor: Any) -> None:
         super().__init__(reactor)
@@ -189,7 +194,7 @@ class ChannelTransport(FileDescriptor):
             )
         except OSError as error:
             return None if error.errno in _RETRY else main.CONNECTION_LOST
-        truncated = bool(flags & socket.MSG_CTRUNC)
+        truncated = bool(flags & _TRUNCATED)
         if ancillary or truncated:
             descriptors = _descriptorsIn(ancillary)
             self.protocol.descriptorsReceived(DescriptorGroup(descriptors, truncated))
@@ -251,7 +256,7 @@ def _descriptorsIn(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
     return descriptors.tolist()
 
 
-class Channel(AMP):  # type: ignore[misc]
+class Channel(AMP):
     """
     The protocol on either end.  Subclasses answer commands, and may take
     frequent ones raw in L{boxes} by their name, which skips AMP's argument
@@ -279,7 +284,7 @@ class Channel(AMP):  # type: ignore[misc]
         """
         BinaryBoxProtocol.makeConnection(self, transport)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         End, likewise.
         """
@@ -327,6 +332,7 @@ class Channel(AMP):  # type: ignore[misc]
         """
         A responder failed, or the peer sent a command that there is none for.
         """
+        assert failure.value is not None
         self.violated(failure.value)
 
     def violated(self, error: BaseException) -> None:

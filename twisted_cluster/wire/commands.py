@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.protocols.amp import (
     COMMAND,
@@ -180,7 +180,7 @@ class Ready(_Report):
     """
 
     commandName = b"Ready"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
 
 
 class BootFailed(_Report):
@@ -210,7 +210,7 @@ class Leaving(_Report):
     """
 
     commandName = b"Leaving"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
 
 
 class Drain(_Report):
@@ -231,7 +231,7 @@ class Drained(_Report):
     """
 
     commandName = b"Drained"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
 
 
 class Stop(_Report):
@@ -240,7 +240,7 @@ class Stop(_Report):
     """
 
     commandName = b"Stop"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
 
 
 class Message(_Report):
@@ -317,7 +317,7 @@ class Finish(_Report):
     """
 
     commandName = b"Finish"
-    arguments: list[tuple[bytes, Argument]] = []
+    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
 
 
 _HANDOFF_HEAD = b"\0\x08_command\0\x07Handoff\0\x05first"

@@ -215,9 +215,10 @@ class HandoffPort:
             raise AppLoadError(
                 f"a {type(protocol).__name__} can't go on with a connection of another worker"
             )
-        protocol.connected = 1
-        protocol.transport = transport
-        protocol.resume(carried)
+        began: Any = protocol
+        began.connected = 1
+        began.transport = transport
+        began.resume(carried)
 
     def _addressOf(self, peer: Any) -> Any:
         if self._family == socket.AF_UNIX:
@@ -231,6 +232,8 @@ class SharedAcceptor(FileDescriptor):
     """
     Accepts for itself on a listening socket that is the master's.
     """
+
+    reactor: Any
 
     def __init__(self, reactor: Any, descriptor: int, port: HandoffPort) -> None:
         super().__init__(reactor)

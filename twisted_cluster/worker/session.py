@@ -13,6 +13,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -140,7 +141,7 @@ class WorkerSession(Channel):
         error = failure.value
         if not isinstance(error, AppLoadError):
             error = AppLoadError(
-                f"app {self._plan.app} fails to start: {failure.type.__name__}: {error}",
+                f"app {self._plan.app} fails to start: {type(error).__name__}: {error}",
                 failure.getTraceback(),
             )
         self.log.critical("{text}", text=f"{error}\n{error.traceback}".rstrip())
@@ -464,7 +465,7 @@ class WorkerSession(Channel):
         else:
             self._exit(0)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The master is gone: finish what is being served, then go.
         """
