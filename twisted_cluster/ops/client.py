@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.amp import AMP, AmpError, Command, UnknownRemoteError
+from twisted.protocols.amp import AMP, AmpError, Command, UnhandledCommand, UnknownRemoteError
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import AdminError
@@ -106,6 +106,8 @@ class Client(AMP):
             raise Unreachable(
                 what, "the master has closed the connection", "see its log for the reason"
             ) from None
+        except UnhandledCommand as error:
+            raise wire.Unhandled(str(error.args[-1])) from None
         except UnknownRemoteError as error:
             # An error code that a later master may have added.
             raise wire.CommandFailed(str(error)) from None

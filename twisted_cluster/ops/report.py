@@ -7,6 +7,7 @@ It takes what L{twisted_cluster.interfaces.ClusterStatus.asDict} gives.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
@@ -45,7 +46,7 @@ def age(seconds: float) -> str:
     A time span in its two largest units: C{45s}, C{3m07s}, C{2d05h}.
     """
     left = max(0, int(seconds))
-    for (size, unit), (smaller, nextUnit) in zip(_UNITS, _UNITS[1:]):
+    for (size, unit), (smaller, nextUnit) in pairwise(_UNITS):
         if left >= size:
             return f"{left // size}{unit}{left % size // smaller:02d}{nextUnit}"
     return f"{left}s"

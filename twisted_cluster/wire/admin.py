@@ -108,15 +108,15 @@ class Internal(CommandFailed):
 
 class Unhandled(CommandFailed):
     """
-    The master has no such command.
+    The master has no such command.  AMP itself knows the code, and raises an
+    exception of its own for it.
     """
 
     code = bytes(UNHANDLED_ERROR_CODE)
 
 
 _ERRORS: dict[type[Exception], bytes] = {
-    kind: kind.code
-    for kind in (Refused, UnknownSlot, ReplacementFailed, BadRequest, Internal, Unhandled)
+    kind: kind.code for kind in (Refused, UnknownSlot, ReplacementFailed, BadRequest, Internal)
 }
 
 

@@ -1,0 +1,3 @@
+"""
+Tests of what operators and their tools talk to.
+"""
