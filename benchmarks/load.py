@@ -133,10 +133,12 @@ class Load:
         """
         try:
             return self._process.communicate(timeout=timeout)[0]
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             self._process.kill()
             output = self._process.communicate()[0]
-            raise MeasurementError(f"a client did not end in {timeout:g} s:\n{output[-1000:]}")
+            raise MeasurementError(
+                f"a client did not end in {timeout:g} s:\n{output[-1000:]}"
+            ) from error
 
     def interrupt(self) -> str:
         """

@@ -4,6 +4,7 @@ The processes under measurement: their life, CPU time and memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -202,12 +203,13 @@ class Server:
         first, workers = self.cpu()
         return first + sum(workers) if self._count else first
 
-    def reload(self, timeout: float = 60) -> float:
+    def reload(self, timeout: float) -> float | None:
         """
         Have it replace its workers; wait until all old ones are gone and as
         many new ones are there.
 
-        @return: How many seconds it took.
+        @return: How many seconds it took, or L{None} if it was not over after
+            C{timeout}.
         """
         if self._reloadSignal is None:
             raise MeasurementError(f"{self.name} has no reload")
@@ -219,7 +221,10 @@ class Server:
             now = set(self.workers())
             return not before & now and len(now) >= self._count
 
-        until(replaced, f"{self.name} reloads", timeout)
+        while not replaced():
+            if time.monotonic() - began > timeout:
+                return None
+            time.sleep(0.02)
         return time.monotonic() - began
 
     def settle(self, timeout: float = 30) -> None:
@@ -262,10 +267,8 @@ class Server:
             pass
         finally:
             # Whoever is left of its group is not needed any more.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait(10)
             self._log.close()
             self._directory.cleanup()

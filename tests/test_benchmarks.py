@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -52,7 +53,7 @@ class AbTests(SynchronousTestCase):
     L{load.parseAb}.
     """
 
-    def test_counts(self):
+    def test_counts(self) -> None:
         """
         All that is needed is read from a report without a failure.
         """
@@ -60,14 +61,14 @@ class AbTests(SynchronousTestCase):
             load.parseAb(AB.format(failed=0, more="")), load.AbReport(9000, 0, 4500.25, 6)
         )
 
-    def test_failures(self):
+    def test_failures(self) -> None:
         """
         Failed requests are lost, and answers that are no success as well.
         """
         text = AB.format(failed=3, more="Non-2xx responses:      4\n")
         self.assertEqual(load.parseAb(text).lost, 7)
 
-    def test_noReport(self):
+    def test_noReport(self) -> None:
         """
         Output without a report is refused and shown.
         """
@@ -82,13 +83,13 @@ class WrkTests(SynchronousTestCase):
     L{load.parseWrk}.
     """
 
-    def test_counts(self):
+    def test_counts(self) -> None:
         """
         All that is needed is read from a report without a failure.
         """
         self.assertEqual(load.parseWrk(WRK.format(more="")), load.WrkReport(61646, 0, 12312.34))
 
-    def test_failures(self):
+    def test_failures(self) -> None:
         """
         Every kind of error is lost requests.
         """
@@ -98,7 +99,7 @@ class WrkTests(SynchronousTestCase):
         )
         self.assertEqual(load.parseWrk(WRK.format(more=more)).lost, 15)
 
-    def test_noReport(self):
+    def test_noReport(self) -> None:
         """
         Output without a report is refused.
         """
@@ -112,15 +113,16 @@ class KeepAliveTests(SynchronousTestCase):
 
     HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n"
 
-    def test_complete(self):
+    def test_complete(self) -> None:
         """
         A complete answer is measured, whatever comes after it.
         """
         data = self.HEAD + b"\r\nhello\n"
         answer = keepalive.parseAnswer(data + b"HTTP/1.1 200")
+        assert answer is not None
         self.assertEqual((answer.size, answer.closes), (len(data), False))
 
-    def test_incomplete(self):
+    def test_incomplete(self) -> None:
         """
         No proper prefix of an answer is one.
         """
@@ -128,22 +130,23 @@ class KeepAliveTests(SynchronousTestCase):
         for end in range(len(data)):
             self.assertIsNone(keepalive.parseAnswer(data[:end]))
 
-    def test_announcesClose(self):
+    def test_announcesClose(self) -> None:
         """
         The announcement of the end is noticed in any case of letters.
         """
         for header in (b"Connection: close", b"connection: CLOSE"):
             answer = keepalive.parseAnswer(self.HEAD + header + b"\r\n\r\nhello\n")
+            assert answer is not None
             self.assertTrue(answer.closes)
 
-    def test_noSuccess(self):
+    def test_noSuccess(self) -> None:
         """
         An error page is not counted as an answer.
         """
         data = self.HEAD.replace(b"200 OK", b"502 Bad Gateway") + b"\r\nhello\n"
         self.assertRaises(ValueError, keepalive.parseAnswer, data)
 
-    def test_report(self):
+    def test_report(self) -> None:
         """
         The counts come as JSON; anything else is refused.
         """
@@ -156,26 +159,26 @@ class StatsTests(SynchronousTestCase):
     L{stats}.
     """
 
-    def test_median(self):
+    def test_median(self) -> None:
         """
         Of an even number of samples it is the mean of the middle two.
         """
         self.assertEqual(stats.median([9.0, 1.0, 3.0]), 3.0)
         self.assertEqual(stats.median([1.0, 2.0, 4.0, 100.0]), 3.0)
 
-    def test_noSamples(self):
+    def test_noSamples(self) -> None:
         """
         Nothing has no median.
         """
         self.assertRaises(ValueError, stats.median, [])
 
-    def test_ratioOfPairs(self):
+    def test_ratioOfPairs(self) -> None:
         """
         A slow spell that hits both sides of a pair does not move the ratio.
         """
         self.assertEqual(stats.ratio([1.0, 1.0, 50.0], [2.0, 2.0, 100.0]), 0.5)
 
-    def test_ratioNeedsPairs(self):
+    def test_ratioNeedsPairs(self) -> None:
         """
         Samples without a partner are refused.
         """
@@ -184,19 +187,27 @@ class StatsTests(SynchronousTestCase):
     @given(
         strategies.lists(strategies.floats(1e-3, 1e3), min_size=1), strategies.floats(0.125, 8.0)
     )
-    def test_ratioOfMultiples(self, samples, factor):
+    def test_ratioOfMultiples(self, samples: list[float], factor: float) -> None:
         """
         If each sample is a multiple of its partner, that is the ratio.
         """
         found = stats.ratio([sample * factor for sample in samples], samples)
         self.assertAlmostEqual(found, factor)
 
-    def test_alternates(self):
+    def test_alternates(self) -> None:
         """
         Contenders run in turn, not one after the other.
         """
-        order = []
-        contenders = {name: lambda name=name: order.append(name) or len(order) for name in "AB"}
+        order: list[str] = []
+
+        def contender(name: str) -> Callable[[], float]:
+            def run() -> float:
+                order.append(name)
+                return len(order)
+
+            return run
+
+        contenders = {name: contender(name) for name in "AB"}
         samples = stats.alternate(3, contenders)
         self.assertEqual("".join(order), "ABABAB")
         self.assertEqual(samples, {"A": [1, 3, 5], "B": [2, 4, 6]})
@@ -207,7 +218,7 @@ class ProcessTests(SynchronousTestCase):
     L{process}.
     """
 
-    def test_parseMemory(self):
+    def test_parseMemory(self) -> None:
         """
         Sizes are in millions of bytes; both kinds of private memory count.
         """
@@ -221,7 +232,7 @@ class ProcessTests(SynchronousTestCase):
         )
         self.assertEqual(process.parseMemory(rollup), {"private": 3.072, "pss": 10.24})
 
-    def test_cpuSeconds(self):
+    def test_cpuSeconds(self) -> None:
         """
         A process's clock goes on with what the process does.
         """
@@ -229,14 +240,14 @@ class ProcessTests(SynchronousTestCase):
         sum(range(100_000))
         self.assertGreater(process.cpuSeconds(os.getpid()), before)
 
-    def test_machineSeconds(self):
+    def test_machineSeconds(self) -> None:
         """
         Time in which the machine did nothing or was not run does not count.
         """
         line = "cpu  100 10 50 99999 500 3 7 4000 0 0"
         self.assertEqual(process.parseMachineSeconds(line, 100), 1.7)
 
-    def test_ended(self):
+    def test_ended(self) -> None:
         """
         A process that has ended and not been waited for is not alive.
         """
@@ -246,7 +257,7 @@ class ProcessTests(SynchronousTestCase):
         self.assertFalse(process.isAlive(pid))
         self.assertTrue(process.isAlive(os.getpid()))
 
-    def test_serverThatDoesNotStart(self):
+    def test_serverThatDoesNotStart(self) -> None:
         """
         What a server said before it gave up is in the error.
         """
@@ -257,7 +268,7 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("broken does not start", str(error))
         self.assertIn("no way", str(error))
 
-    def test_serverIsEnded(self):
+    def test_serverIsEnded(self) -> None:
         """
         A server that ignores SIGTERM is gone at the end of the block all the
         same, and its child too.
@@ -278,7 +289,7 @@ class ProcessTests(SynchronousTestCase):
         self.assertFalse(process.isAlive(server.pid))
         self.assertFalse(process.isAlive(child))
 
-    def test_reload(self):
+    def test_reload(self) -> None:
         """
         A reload is over when all workers of before are gone and as many are
         ready.
@@ -286,7 +297,7 @@ class ProcessTests(SynchronousTestCase):
         port = process.freePort()
         code = (
             "import os, signal, socket, time\n"
-            "listening = socket.create_server(('127.0.0.1', %d))\n"
+            f"listening = socket.create_server(('127.0.0.1', {port}))\n"
             "def start():\n"
             "    child = os.fork()\n"
             "    if not child:\n"
@@ -302,7 +313,7 @@ class ProcessTests(SynchronousTestCase):
             "child = start()\n"
             "signal.signal(signal.SIGHUP, replace)\n"
             "while True: signal.pause()\n"
-        ) % port
+        )
         arguments = [sys.executable, "-c", code]
         with process.Server(
             "reloads", arguments, port, 1, r"ready (\d+)", signal.SIGHUP, patience=0.1
@@ -319,21 +330,21 @@ class MachineTests(SynchronousTestCase):
     L{machine}.
     """
 
-    def test_cpuModel(self):
+    def test_cpuModel(self) -> None:
         """
         The model of the first CPU is taken.
         """
         text = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: X\n"
         self.assertEqual(machine.cpuModel(text), "Some CPU @ 3 GHz")
 
-    def test_release(self):
+    def test_release(self) -> None:
         """
         What somebody added to the version of a kernel is left out.
         """
         self.assertEqual(machine.numericVersion("6.18.44-custom-host7"), "6.18.44")
         self.assertEqual(machine.numericVersion("odd"), "of unknown version")
 
-    def test_namesNoHost(self):
+    def test_namesNoHost(self) -> None:
         """
         Neither the name of the host nor a path is in what is published.
         """
@@ -363,14 +374,14 @@ class ReportTests(SynchronousTestCase):
     L{report}.
     """
 
-    def test_number(self):
+    def test_number(self) -> None:
         """
         Figures have three digits that say something.
         """
         texts = [report.number(value) for value in (0, 0.00012, 0.0461, 0.5, 1.234, 35.56, 12345.6)]
         self.assertEqual(texts, ["0", "0.0001", "0.046", "0.5", "1.23", "35.6", "12,346"])
 
-    def test_goals(self):
+    def test_goals(self) -> None:
         """
         A goal is met on its bound and on the right side of it.
         """
@@ -382,7 +393,7 @@ class ReportTests(SynchronousTestCase):
         self.assertTrue(report.Goal("", 15, 15).met)
         self.assertTrue(report.Goal("", 15, 15, atMost=False).met)
 
-    def test_textTable(self):
+    def test_textTable(self) -> None:
         """
         Columns are aligned, names to the left and figures to the right.
         """
@@ -395,7 +406,7 @@ class ReportTests(SynchronousTestCase):
             ],
         )
 
-    def test_markdownTable(self):
+    def test_markdownTable(self) -> None:
         """
         All rows have the same cells, the first two lines are head and rule.
         """
@@ -404,7 +415,7 @@ class ReportTests(SynchronousTestCase):
             ["|  | Rate |", "| --- | ---: |", "| one | 1 |"],
         )
 
-    def test_page(self):
+    def test_page(self) -> None:
         """
         The page is valid reStructuredText with a table of goals and one for
         each result.
@@ -415,13 +426,13 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("ab -c1", tree.astext())
         self.assertIn("Measured on 2 CPUs.", tree.astext())
 
-    def test_svg(self):
+    def test_svg(self) -> None:
         """
         The chart is XML whose bars are as long as their figures are large.
         """
         tree = ElementTree.fromstring(report.svg(RESULT.charts))
         bars = [
-            float(found.get("width"))
+            float(found.attrib["width"])
             for found in tree.iter("{http://www.w3.org/2000/svg}rect")
             if found.get("x")
         ]
@@ -430,20 +441,20 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("one, <two>", texts)
         self.assertIn("2,468", texts)
 
-    def test_svgOfZeros(self):
+    def test_svgOfZeros(self) -> None:
         """
         Bars of nothing are drawn, too.
         """
         svg = report.svg([report.Chart("None", (("one", 0.0),))])
         self.assertEqual(ElementTree.fromstring(svg).tag, "{http://www.w3.org/2000/svg}svg")
 
-    def test_json(self):
+    def test_json(self) -> None:
         """
         A result survives the way through JSON.
         """
         self.assertEqual(report.fromJson(json.loads(json.dumps(report.toJson(RESULT)))), RESULT)
 
-    def test_readme(self):
+    def test_readme(self) -> None:
         """
         Only what is between the marks is replaced, with both tables.
         """
@@ -456,7 +467,7 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("| Rate | 2,468 | 1,234 |", replaced)
         self.assertEqual(report.replaceBlock(replaced, block), replaced)
 
-    def test_readmeWithoutMarks(self):
+    def test_readmeWithoutMarks(self) -> None:
         """
         A README without exactly one pair of marks in the right order is left
         alone.
@@ -475,7 +486,7 @@ class RunTests(SynchronousTestCase):
     L{run}.
     """
 
-    def setUp(self):
+    def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.root = Path(directory.name)
@@ -485,7 +496,7 @@ class RunTests(SynchronousTestCase):
         self.patch(run, "README", self.root / "README.md")
         self.machine = machine.describe()
 
-    def test_partOfTheResults(self):
+    def test_partOfTheResults(self) -> None:
         """
         As long as results are missing nothing is published, and it is said
         which.
@@ -495,14 +506,14 @@ class RunTests(SynchronousTestCase):
         self.assertIn("no results of handoff, keepalive", said)
         self.assertEqual(list((self.root / "docs").iterdir()), [])
 
-    def test_otherMachine(self):
+    def test_otherMachine(self) -> None:
         """
         Results of another machine do not count.
         """
         run.store(RESULT, {**self.machine, "Python": "2.7"})
         self.assertEqual(run.stored(self.machine), {})
 
-    def test_publish(self):
+    def test_publish(self) -> None:
         """
         With all results there, the page, the chart and the README are
         written.
@@ -516,7 +527,7 @@ class RunTests(SynchronousTestCase):
         )
         self.assertIn("1,234", run.README.read_text())
 
-    def test_readmeWithoutMarks(self):
+    def test_readmeWithoutMarks(self) -> None:
         """
         A README that has no place for the table is said to have none.
         """
@@ -525,7 +536,7 @@ class RunTests(SynchronousTestCase):
         self.assertIn("README.md not", run.publish(results, self.machine))
         self.assertEqual(run.README.read_text(), "# Name\n")
 
-    def test_everyNameIsAModule(self):
+    def test_everyNameIsAModule(self) -> None:
         """
         Each name that can be asked for is a measurement.
         """

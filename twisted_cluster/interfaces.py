@@ -13,7 +13,7 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from twisted_cluster.events import EventStream, ExitStatus, ListenerState, State
+from twisted_cluster.events import ExitStatus, ListenerState, State
 
 Peer = tuple[Any, ...]
 """The address of a client as accept(2) gave it; empty for a UNIX socket."""
@@ -231,7 +231,7 @@ class ICluster(Interface):
     refusal is an L{twisted_cluster.errors.OperatorError} in the Deferred.
     """
 
-    events = Attribute("L{EventStream}: everything that happens.")
+    events = Attribute("L{twisted_cluster.events.EventStream}: everything that happens.")
 
     def status() -> ClusterStatus:
         """

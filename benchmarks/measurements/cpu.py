@@ -126,6 +126,15 @@ def result(samples: dict[str, list[Sample]], seconds: int) -> Result:
                 0.95,
                 atMost=False,
             ),
+            Goal(
+                "The same of requests per CPU second",
+                ratio(
+                    [sample.perCpu for sample in samples[OURS]],
+                    [sample.perCpu for sample in samples[TWO]],
+                ),
+                0.95,
+                atMost=False,
+            ),
         ),
         charts=(
             Chart(

@@ -17,8 +17,8 @@ from benchmarks.stats import median
 
 WORKERS = 2
 CLIENTS = 100
-LIMIT = 90.0
-"""Seconds that all reloads under one load may take."""
+PATIENCE = 15.0
+"""Seconds that a reload may take before it counts as unfinished."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Toll:
         attempts to connect that were refused.
     @ivar closed: Keep-alive connections that the server closed in good order.
     @ivar seconds: How long each reload took.
+    @ivar unfinished: How many reloads were still not over when patience was.
     """
 
     served: int
@@ -41,6 +42,7 @@ class Toll:
     broken: int
     closed: int
     seconds: list[float]
+    unfinished: int
 
 
 def measure(plan: Plan) -> Result:
@@ -69,9 +71,9 @@ def toll(server: Server, reloads: int) -> Toll:
     """
     Reload under C{ab}, then under keep-alive connections.
     """
-    seconds: list[float] = []
+    seconds: list[float | None] = []
     with ExitStack() as running:
-        short = running.enter_context(load.abFor(server.port, LIMIT, CLIENTS))
+        short = running.enter_context(load.abFor(server.port, 10 * PATIENCE, CLIENTS))
         seconds += _reloadAll(server, reloads)
         first = load.parseAb(short.interrupt())
     with ExitStack() as running:
@@ -84,15 +86,22 @@ def toll(server: Server, reloads: int) -> Toll:
         counts["answered"],
         counts["lost"] + counts["refused"],
         counts["closed"] + counts["announced"],
-        seconds,
+        [one for one in seconds if one is not None],
+        seconds.count(None),
     )
 
 
-def _reloadAll(server: Server, reloads: int) -> list[float]:
-    seconds = []
+def _reloadAll(server: Server, reloads: int) -> list[float | None]:
+    """
+    @return: How long each took; L{None} ends the list if it was not over in
+        time: its workers wait for connections that clients keep busy.
+    """
+    seconds: list[float | None] = []
     for _ in range(reloads):
         time.sleep(1)
-        seconds.append(server.reload(LIMIT / reloads))
+        seconds.append(server.reload(PATIENCE))
+        if seconds[-1] is None:
+            break
     time.sleep(1)
     return seconds
 
@@ -112,6 +121,8 @@ def result(samples: dict[str, list[Toll]], reloads: int) -> Result:
             f" without a pause and half of which pause {0.2:g} s. Totals of {len(ours)} rounds"
             " taken in turn. Broken: a request without an answer, or a refused connection. Closed:"
             " ended by the server between requests, so that the client has to connect anew."
+            f" Unfinished: old workers were still there after {PATIENCE:g} s, and no further reload"
+            " was asked for under that load."
         ),
         columns=(
             "",
@@ -120,10 +131,12 @@ def result(samples: dict[str, list[Toll]], reloads: int) -> Result:
             "Keep-alive requests",
             "Broken",
             "Closed",
+            "Unfinished reloads",
             "Seconds per reload",
         ),
         rows=tuple((name, *_cells(tolls)) for name, tolls in samples.items()),
         goals=(
+            Goal("Reloads unfinished", _total(ours, "unfinished"), 0),
             Goal("Requests lost by reloads", _total(ours, "lost"), 0),
             Goal("Keep-alive connections broken by reloads", _total(ours, "broken"), 0),
             Goal("Keep-alive connections closed by reloads", _total(ours, "closed"), 0),
@@ -154,6 +167,6 @@ def _total(tolls: list[Toll], field: str) -> int:
 
 
 def _cells(tolls: list[Toll]) -> list[str]:
-    fields = ("served", "lost", "answered", "broken", "closed")
+    fields = ("served", "lost", "answered", "broken", "closed", "unfinished")
     seconds = median([second for one in tolls for second in one.seconds])
     return [f"{_total(tolls, field):,}" for field in fields] + [number(seconds)]

@@ -35,12 +35,15 @@ class Found:
     Of one kind of server.
 
     @ivar respawns: Seconds from each kill to the replacement's first answer.
-    @ivar private: Private memory of each worker in MB.
-    @ivar pss: Proportional share of memory of each worker in MB.
+    @ivar ready: Private memory of each worker that has just become ready, in
+        MB.
+    @ivar private: The same after some requests.
+    @ivar pss: Then, its proportional share of all memory, in MB.
     @ivar startUp: Seconds until many workers were ready.
     """
 
     respawns: list[float]
+    ready: list[float]
     private: list[float]
     pss: list[float]
     startUp: float
@@ -56,8 +59,7 @@ def measure(plan: Plan) -> Result:
     found: dict[str, Found] = {}
     for name, start in starts.items():
         plan.say(f"{name}, memory of {few} workers, start of {many}")
-        private, pss = _memory(start(few))
-        found[name] = Found(respawns[name], private, pss, _startUp(start(many)))
+        found[name] = Found(respawns[name], *_memory(start(few)), _startUp(start(many)))
     return result(found, kills, few, many)
 
 
@@ -117,11 +119,16 @@ def _askPid(port: int, timeout: float) -> int | None:
         connection.close()
 
 
-def _memory(server: Server) -> tuple[list[float], list[float]]:
+def _memory(server: Server) -> tuple[list[float], list[float], list[float]]:
+    """
+    @return: The private memory of each worker, that after some requests, and
+        the proportional share then.
+    """
     with server:
+        ready = [memory(pid)["private"] for pid in server.workers()]
         load.abCount(server.port, 1000, 20)
         sizes = [memory(pid) for pid in server.workers()]
-    return [size["private"] for size in sizes], [size["pss"] for size in sizes]
+    return ready, [size["private"] for size in sizes], [size["pss"] for size in sizes]
 
 
 def _startUp(server: Server) -> float:
@@ -144,30 +151,33 @@ def result(found: dict[str, Found], kills: int, few: int, many: int) -> Result:
         how=(
             f"Respawn: the only worker is killed with SIGKILL; the time until a new process has"
             f" answered a request, median of {kills} kills taken in turn (quickest and slowest in"
-            f" brackets). Memory: median of {few} workers of the hello app after 1,000 requests,"
-            f" from smaps_rollup. Start: from the command to {many} workers ready."
+            f" brackets). Memory: median of {few} workers of the hello app, from smaps_rollup, when"
+            " they have just become ready, and after 1,000 requests to all of them together. Start:"
+            f" from the command to {many} workers ready."
         ),
         columns=(
             "",
             "Respawn, ms",
-            "Private memory of a worker, MB",
-            "PSS of a worker, MB",
+            "Private memory, MB: ready",
+            "after requests",
+            "PSS, MB",
             f"Start of {many} workers, s",
         ),
         rows=tuple((name, *_cells(one)) for name, one in found.items()),
         goals=(
             Goal("Kill to replacement answering, median, ms", median(ours.respawns) * 1000, 15),
             Goal("The same by that of Node", ratio(ours.respawns, node.respawns), 0.2),
-            Goal("Private memory of another worker, MB", median(ours.private), 4),
+            Goal("Private memory of another worker when ready, MB", median(ours.ready), 4),
+            Goal("The same after requests", median(ours.private), 4),
             Goal(f"{many} workers ready, s", ours.startUp, 3),
         ),
         charts=(
             _chart("Kill to replacement answering, ms (less is better)", found, _milliseconds),
-            _chart("Private memory of a worker, MB (less is better)", found, _private),
+            _chart("Private memory of a worker after requests, MB (less is better)", found, _private),
         ),
         headlines=(
             _headline("A killed worker is replaced within", ours, node, _milliseconds, "ms"),
-            _headline("Private memory of another worker", ours, node, _private, "MB"),
+            _headline("Private memory of another worker, after requests", ours, node, _private, "MB"),
             _headline(f"{many} workers ready after", ours, node, lambda one: one.startUp, "s"),
         ),
         samples={name: vars(one) for name, one in found.items()},
@@ -185,7 +195,8 @@ def _private(one: Found) -> float:
 def _cells(one: Found) -> Sequence[str]:
     low, high = min(one.respawns) * 1000, max(one.respawns) * 1000
     return (
-        f"{number(_milliseconds(one))} ({number(low)}–{number(high)})",
+        f"{number(_milliseconds(one))} ({number(low)} to {number(high)})",
+        number(median(one.ready)),
         number(_private(one)),
         number(median(one.pss)),
         number(one.startUp),

@@ -2,8 +2,9 @@
 Can't be started in slot 1; runs well in any other.
 """
 
-import twisted_cluster
 from hello import resource
+
+import twisted_cluster
 
 
 def app():

@@ -3,8 +3,9 @@ The app and, for C{--service}, what the master does at its hooks: it gives each
 connection to the last worker that can take it.
 """
 
-from twisted_cluster.service import ClusterService
 from hello import resource
+
+from twisted_cluster.service import ClusterService
 
 
 class Cluster(ClusterService):

@@ -2,9 +2,8 @@
 Fails when it is told to stop.
 """
 
-from twisted.web.server import Site
-
 from hello import resource
+from twisted.web.server import Site
 
 
 class Stubborn(Site):

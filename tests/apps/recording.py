@@ -5,10 +5,9 @@ another one when all of the response has gone out.
 
 import os
 
+from hello import QuietSite, resource
 from twisted.internet.error import ConnectionDone
 from twisted.web.http import HTTPChannel
-
-from hello import QuietSite, resource
 
 record = os.open("record", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 

@@ -4,11 +4,10 @@ Services that listen for themselves, at the port that the environment names.
 
 import os
 
+from hello import resource
 from twisted.application import service, strports
 from twisted.application.internet import TCPServer
 from twisted.web.server import Site
-
-from hello import resource
 
 port = int(os.environ["APP_PORT"])
 tcp = TCPServer(port, Site(resource))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -320,8 +321,10 @@ class Ab:
         path = requireTool("ab", "apache2-utils")
         numbers = () if "-n" in options else ("-t", "120", "-n", "1000000")
         self._process = spawn(
-            [path, "-r", "-q", "-c", str(concurrency), *numbers, *options]
-            + [f"http://127.0.0.1:{port}/"]
+            [
+                *(path, "-r", "-q", "-c", str(concurrency), *numbers, *options),
+                f"http://127.0.0.1:{port}/",
+            ]
         )
 
     async def finished(self) -> AbReport:
@@ -337,10 +340,8 @@ class Ab:
         Have it stop.
         """
         transport: Any = self._process.transport
-        try:
+        with suppress(ProcessExitedAlready):
             transport.signalProcess(signal.SIGINT)
-        except ProcessExitedAlready:
-            pass
         return await self.finished()
 
 

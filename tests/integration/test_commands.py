@@ -17,7 +17,6 @@ from tests.integration import processes
 from tests.integration.clients import get, who
 from tests.integration.harness import LOCAL, ClusterTestCase, endOf
 
-
 OPENED = """
 mkdir -p "$1/kept" && mount --bind "$2" "$1/kept" && mount -t tmpfs -o mode=755 none "$3" &&
 mkdir -p "$2" && mount --bind "$1/kept" "$2" && shift 3 && exec "$@"

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionRefusedError
 
 from tests.integration import processes
 from tests.integration.clients import connect, get, request
-from tests.integration.harness import LOCAL, Cluster, ClusterTestCase, endOf, reactor
+from tests.integration.harness import LOCAL, Cluster, ClusterTestCase, endOf
 
 
 class SignalTests(ClusterTestCase):
@@ -147,8 +147,8 @@ class KilledMasterTests(ClusterTestCase):
         A request under way is answered after the master's death; then nobody
         is left, well before the drain timeout.
         """
+        gate = self.gate()
         for command in ("twistd", "twist"):
-            gate = self.gate() if command == "twistd" else gate  # type: ignore[has-type]
             cluster = await self.cluster("gated:resource", command=command)
             others = await self._others(cluster)
             client = await connect(cluster.port)

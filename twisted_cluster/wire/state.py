@@ -8,11 +8,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from typing import Union
 
 from twisted_cluster.errors import AppError, PeerError
 
-Value = Union[str, bytes, int, float, bool, None]
+Value = str | bytes | int | float | bool | None
 
 MAX_STATE = 2048
 """The bytes that the state of one connection may have."""
