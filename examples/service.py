@@ -13,6 +13,7 @@ app out of it.
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from twisted_cluster.events import ExitStatus, ReloadStepped
 from twisted_cluster.interfaces import ILoad, Peer, WorkerStatus
@@ -27,10 +28,9 @@ class Sticky(ClusterService):
     Keeps a client address with one slot, as long as that slot keeps up.
     """
 
-    def privilegedStartService(self) -> None:
-        """Begin to count."""
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
         self.crashes: Counter[int] = Counter()
-        super().privilegedStartService()
 
     def workerReady(self, worker: WorkerStatus) -> None:
         """A worker takes connections from now on."""

@@ -1,0 +1,240 @@
+"""
+Tests of the examples: that they do what their first lines say.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceCollection, loadApplication
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import IResource
+from twisted.web.test.requesthelper import DummyRequest
+from zope.interface.verify import verifyObject
+
+from twisted_cluster import context
+from twisted_cluster.config import ClusterConfig
+from twisted_cluster.context import Context, Role
+from twisted_cluster.events import ExitStatus, Phase, ReloadStepped, State
+from twisted_cluster.interfaces import IMigratable, WorkerStatus
+from twisted_cluster.service import ClusterService
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+class ExampleTestCase(SynchronousTestCase):
+    """
+    Makes the examples importable, and forgets them afterwards.
+    """
+
+    def setUp(self) -> None:
+        """
+        Import them as if from their own directory.
+        """
+        names = [path.stem for path in EXAMPLES.glob("*.py")]
+        before = {name: sys.modules.pop(name, None) for name in names}
+        self.patch(sys, "path", [str(EXAMPLES), *sys.path])
+        importlib.invalidate_caches()
+
+        def restore() -> None:
+            for name, module in before.items():
+                sys.modules.pop(name, None)
+                if module is not None:
+                    sys.modules[name] = module
+
+        self.addCleanup(restore)
+
+    def load(self, name: str) -> Any:
+        """
+        Import one.
+        """
+        return importlib.import_module(name)
+
+    def place(self, role: Role, slot: int | None, generation: int | None) -> None:
+        """
+        Have this process be somewhere in a cluster.
+        """
+        here = Context()
+        here.role, here.slot, here.generation = role, slot, generation
+        self.patch(context, "_current", here)
+
+
+class AllTests(ExampleTestCase):
+    """
+    What goes for each of them.
+    """
+
+    def test_import(self) -> None:
+        """
+        Each can be imported, and that alone starts nothing.
+        """
+        names = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+        self.assertLessEqual({"cpu", "hello", "names", "service"}, set(names))
+        for name in names:
+            with self.subTest(name):
+                self.assertTrue(self.load(name).__doc__)
+
+    def test_named(self) -> None:
+        """
+        What C{--app} and C{--service} are given in their first lines exists.
+        """
+        for path in sorted(EXAMPLES.glob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            words = text.split()
+            for option, value in pairwise(words):
+                if option in ("--app", "--service"):
+                    module, _, attribute = value.partition(":")
+                    self.assertTrue(hasattr(self.load(module), attribute), value)
+
+
+class HelloTests(ExampleTestCase):
+    """
+    examples/hello.py
+    """
+
+    def ask(self) -> str:
+        """
+        What it answers.
+        """
+        resource = self.load("hello").resource
+        self.assertTrue(verifyObject(IResource, resource))
+        request = DummyRequest([b""])
+        answer: bytes = resource.render(request)
+        return answer.decode("utf-8")
+
+    def test_worker(self) -> None:
+        """
+        In a worker it says which one.
+        """
+        self.place(Role.WORKER, 3, 2)
+        self.assertEqual(self.ask(), f"hello from slot 3, generation 2, pid {os.getpid()}\n")
+
+    def test_plain(self) -> None:
+        """
+        It works in a plain process too.
+        """
+        self.place(Role.MASTER, None, None)
+        self.assertEqual(self.ask(), f"hello from outside of a cluster, pid {os.getpid()}\n")
+
+
+class CpuTests(ExampleTestCase):
+    """
+    examples/cpu.py
+    """
+
+    def test_answer(self) -> None:
+        """
+        It answers when it has counted.
+        """
+        resource = self.load("cpu").resource
+        self.assertTrue(verifyObject(IResource, resource))
+        self.assertEqual(resource.render(DummyRequest([b""])), b"counted to a million\n")
+
+
+class NamesTests(ExampleTestCase):
+    """
+    examples/names.py
+    """
+
+    def test_protocol(self) -> None:
+        """
+        Its connections can move.
+        """
+        factory = self.load("names").factory
+        self.assertTrue(verifyObject(IProtocolFactory, factory))
+        self.assertTrue(verifyObject(IMigratable, factory.buildProtocol(None)))
+
+
+class _Load:
+    """
+    A worker as a policy sees it.
+    """
+
+    def __init__(self, slot: int, connections: int = 0) -> None:
+        self.slot = slot
+        self.connections = connections
+
+
+class ServiceTests(ExampleTestCase):
+    """
+    examples/service.py
+    """
+
+    def make(self) -> Any:
+        """
+        One that is not started.
+        """
+        kind = self.load("service").Sticky
+        self.assertTrue(issubclass(kind, ClusterService))
+        return kind(ClusterConfig(app="hello:resource", admin=None))
+
+    def test_sticky(self) -> None:
+        """
+        A client address keeps its slot; not all have the same.
+        """
+        service = self.make()
+        loads = [_Load(slot) for slot in range(4)]
+        slots = set()
+        for number in range(64):
+            chosen = {
+                service.chooseSlot(loads, (f"192.0.2.{number}", port)).slot
+                for port in (1024, 2048, 4096)
+            }
+            self.assertEqual(len(chosen), 1)
+            slots |= chosen
+        self.assertEqual(slots, {0, 1, 2, 3})
+
+    def test_notTooSticky(self) -> None:
+        """
+        A slot that is far busier than another is left alone.
+        """
+        service = self.make()
+        for busy in range(2):
+            loads = [_Load(0), _Load(1)]
+            loads[busy].connections = 100
+            self.assertEqual(service.chooseSlot(loads, ("192.0.2.1", 1)).slot, 1 - busy)
+
+    def test_unixClient(self) -> None:
+        """
+        A client without an address is no problem.
+        """
+        self.assertEqual(self.make().chooseSlot([_Load(0)], ()).slot, 0)
+
+    def test_hooks(self) -> None:
+        """
+        It counts crashes, and only those.
+        """
+        service = self.make()
+        worker = WorkerStatus(1, 1, 99, State.EXITED, 0, 0.0)
+        service.workerReady(worker)
+        service.workerExited(worker, ExitStatus(code=0), True)
+        service.workerExited(worker, ExitStatus(signal=9), False)
+        service.workerExited(worker, ExitStatus(signal=9), False)
+        service.reloadStep(ReloadStepped(0.0, 2, Phase.REPLACED, 1))
+        service.reloadStep(ReloadStepped(0.0, 2, Phase.DONE))
+        self.assertEqual(dict(service.crashes), {1: 2})
+
+
+class EmbeddedTests(ExampleTestCase):
+    """
+    examples/embedded.tac
+    """
+
+    def test_load(self) -> None:
+        """
+        twistd gets an application with a cluster in it.
+        """
+        application = loadApplication(str(EXAMPLES / "embedded.tac"), "python")
+        self.assertEqual(IService(application).name, "hello")
+        collection: Any = IServiceCollection(application)
+        (cluster,) = collection
+        self.assertIsInstance(cluster, ClusterService)
+        self.assertEqual(cluster.config.app, "hello:resource")
+        self.assertEqual(cluster.config.listen, ("tcp:8080",))
