@@ -321,8 +321,26 @@ class ProcessTests(SynchronousTestCase):
             before = server.workers()
             # The handler is there when the process waits for signals.
             server.settle()
-            server.reload(10)
+            self.assertIsNotNone(server.reload(10))
             self.assertFalse(set(before) & set(server.workers()))
+
+    def test_unfinishedReload(self) -> None:
+        """
+        A reload that is not over in time is told from one that is.
+        """
+        port = process.freePort()
+        code = (
+            "import os, signal, socket\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+            f"listening = socket.create_server(('127.0.0.1', {port}))\n"
+            "print('ready', os.getpid(), flush=True)\n"
+            "signal.pause()\n"
+        )
+        arguments = [sys.executable, "-c", code]
+        with process.Server(
+            "stays", arguments, port, 1, r"ready (\d+)", signal.SIGHUP, patience=0.1
+        ) as server:
+            self.assertIsNone(server.reload(0.1))
 
 
 class MachineTests(SynchronousTestCase):

@@ -173,11 +173,15 @@ def result(found: dict[str, Found], kills: int, few: int, many: int) -> Result:
         ),
         charts=(
             _chart("Kill to replacement answering, ms (less is better)", found, _milliseconds),
-            _chart("Private memory of a worker after requests, MB (less is better)", found, _private),
+            _chart(
+                "Private memory of a worker after requests, MB (less is better)", found, _private
+            ),
         ),
         headlines=(
             _headline("A killed worker is replaced within", ours, node, _milliseconds, "ms"),
-            _headline("Private memory of another worker, after requests", ours, node, _private, "MB"),
+            _headline(
+                "Private memory of another worker, after requests", ours, node, _private, "MB"
+            ),
             _headline(f"{many} workers ready after", ours, node, lambda one: one.startUp, "s"),
         ),
         samples={name: vars(one) for name, one in found.items()},
