@@ -116,7 +116,7 @@ def resolve(name: str, found: Any) -> Any:
     @raise WrongName: if it is nothing that can be served.
     @raise AppLoadError: if the app's own code fails.
     """
-    app = _asApp(found)
+    app = found if isinstance(found, App) else _asApp(found)
     if app is not None:
         return app
     if callable(found) and _takesNothing(found):
@@ -126,6 +126,21 @@ def resolve(name: str, found: Any) -> Any:
             raise _failed(name, error) from error
         return made if _isPending(made) else resolveResult(name, made)
     raise WrongName(f"app {name} is a {type(found).__name__}; it must be {KINDS}")
+
+
+def resolveEarly(found: Any) -> Any:
+    """
+    Do as much of L{resolve} as runs none of the app's own code: for a
+    template, so that its workers need not do it each.  Installs the reactor,
+    if what was found is complete and thus has no word to say about it.
+
+    @return: An L{App}, or C{found} as it is.
+    """
+    app = None if inspect.isclass(found) else _asReadyApp(found)
+    if app is None:
+        return found
+    importlib.import_module("twisted.internet.reactor")
+    return app
 
 
 def resolveResult(name: str, made: Any) -> App:
@@ -149,28 +164,29 @@ def _isPending(made: Any) -> bool:
 def _asApp(found: Any) -> App | None:
     if inspect.isclass(found):
         return None
+    app = _asReadyApp(found)
+    if app is None and callable(found) and _takesTwo(found):
+        app = App(factory=_wsgiSite(found))
+    return app
+
+
+def _asReadyApp(found: Any) -> App | None:
+    """
+    What can be served as it is.  twisted.web is imported for those who use
+    it.
+    """
     if IProtocolFactory.providedBy(found):
         return App(factory=found)
     # Only an Application has to be adapted; asking for adapters is not free.
     if IService.providedBy(found) or isinstance(found, Componentized):
         service = IService(found, None)
         return None if service is None else App(service=service)
-    return _asWebApp(found)
-
-
-def _asWebApp(found: Any) -> App | None:
-    """
-    Resources and WSGI callables.  twisted.web is imported for those who use
-    it.
-    """
     if "twisted.web.resource" in sys.modules:
         from twisted.web.resource import IResource
         from twisted.web.server import Site
 
         if IResource.providedBy(found):
             return App(factory=Site(found))
-    if callable(found) and _takesTwo(found):
-        return App(factory=_wsgiSite(found))
     return None
 
 

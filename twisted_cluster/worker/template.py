@@ -152,7 +152,7 @@ class Template:
         Import the app, and tell the master what came of it.
         """
         try:
-            self.found = loader.find(self._plan.app)
+            self.found = loader.resolveEarly(loader.find(self._plan.app))
         except AppLoadError as error:
             self.failure = error
         _importRest()
