@@ -84,3 +84,27 @@ class TemplateTests(ClusterTestCase):
         await cluster.says("slot 0 .*exited: killed by SIGKILL")
         await cluster.allReady(2)
         self.assertEqual({(await who(cluster.port))[0] for _ in range(4)}, {0, 1})
+
+
+class RenewalTests(ClusterTestCase):
+    """
+    A template that is still needed is replaced before anyone asks for it.
+    """
+
+    async def test_renewed(self) -> None:
+        """
+        After the death of a template there is another one, with all workers
+        untouched; a later reload leaves one template again.
+        """
+        cluster = await self.cluster("hello:resource")
+        before = cluster.ready()
+        (first,) = templates(cluster)
+        os.kill(first, signal.SIGKILL)
+        await cluster.says("template generation 1 .* killed by SIGKILL")
+        imported = await cluster.says(r"template generation 1 pid \d+\] has imported", times=2)
+        second = int(imported[1].partition(" pid ")[2].partition("]")[0])
+        self.assertEqual(cluster.ready(), before)
+        os.kill(before[0], signal.SIGKILL)
+        await cluster.says(f"pid {before[0]}] exited")
+        await cluster.allReady(2)
+        self.assertEqual(processes.childrenOf(second), [cluster.ready()[0]])

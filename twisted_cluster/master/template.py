@@ -36,6 +36,11 @@ from twisted_cluster.wire.channel import Channel, ChannelTransport, closeDescrip
 from twisted_cluster.wire.preamble import Preamble, encode
 
 
+RENEWAL_DELAY = 1.0
+"""Seconds after which a template that has died is replaced, unless a worker is
+due before."""
+
+
 def available() -> bool:
     """
     Whether this system has what templates need.
@@ -347,6 +352,8 @@ class Template(ProcessProtocol):
         next one is tried with a new import.
         """
         self._isLoaded = True
+        if not failed:
+            self.log.info("[{name}] has imported the app", name=self.name)
         for request in tuple(self._requests):
             self._ask(request)
         if failed:
@@ -407,7 +414,7 @@ class Template(ProcessProtocol):
         It is gone.  Those that it had not forked yet have failed; the others
         live on.
         """
-        self.usable = False
+        wanted, self.usable = self.usable and self._isLoaded, False
         if self._pid is not None:
             self._spawner.watch.forget(self._pid)
         self._channel.drainAndLose()
@@ -422,6 +429,8 @@ class Template(ProcessProtocol):
         children, self._children = self._children, {}
         for process in children.values():
             process.orphaned()
+        if wanted:
+            self._spawner.templateLost(self)
 
 
 @implementer(IWorkerSpawner)
@@ -496,6 +505,21 @@ class TemplateSpawner:
         See L{IWorkerSpawner.stop}.
         """
         self.keep(())
+
+    def templateLost(self, template: Template) -> None:
+        """
+        One that was still needed is gone.  Have another one ready before the
+        next worker is due.
+        """
+        self._reactor.callLater(RENEWAL_DELAY, self._renew, template)
+
+    def _renew(self, template: Template) -> None:
+        if self._templates.get(template.generation) is not template:
+            return
+        try:
+            self._begin(template.generation)
+        except OSError as error:
+            self.log.error("there is no template: {error}", error=error)
 
     def fallBack(self, reason: str) -> None:
         """
