@@ -142,12 +142,13 @@ class FakeReactor(Clock):
         @return: Whether anything was ready.
         """
         self.turns += 1
-        due = any(call.getTime() <= self.seconds() for call in self.getDelayedCalls())
-        self.advance(0)
+        due = [call for call in self.getDelayedCalls() if call.getTime() <= self.seconds()]
+        for call in due:
+            self._call(call)
         ready = self._poll()
         for selectable, readable, writable in ready:
             self._serve(selectable, readable, writable)
-        return due or bool(ready)
+        return bool(due or ready)
 
     def settle(self) -> None:
         """
@@ -167,6 +168,22 @@ class FakeReactor(Clock):
         for _ in range(round(seconds / step)):
             self.advance(step)
             self.settle()
+
+    def advance(self, amount: float) -> None:
+        """
+        Move the clock, and make the calls that are due then.  As in genuine
+        reactors, what these schedule has to wait for the next turn.
+        """
+        self.rightNow += amount
+        for call in sorted(self.getDelayedCalls(), key=lambda call: call.getTime()):
+            if call.getTime() <= self.seconds():
+                self._call(call)
+
+    def _call(self, call: Any) -> None:
+        if call.active():
+            self.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
 
     def _poll(self) -> list[tuple[Any, bool, bool]]:
         poll = select.poll()

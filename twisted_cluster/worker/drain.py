@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from twisted.internet.interfaces import IProtocol
+
 from twisted_cluster import kernel
 from twisted_cluster.interfaces import IDrainable
 
@@ -21,10 +23,10 @@ def innermost(protocol: Any) -> Any:
     and the choice between HTTP versions.
     """
     seen = set()
-    while id(protocol) not in seen:
+    while id(protocol) not in seen and not IDrainable.providedBy(protocol):
         seen.add(id(protocol))
         inner = getattr(protocol, "wrappedProtocol", None) or getattr(protocol, "_channel", None)
-        if inner is None:
+        if not IProtocol.providedBy(inner):
             break
         protocol = inner
     return protocol

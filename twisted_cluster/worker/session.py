@@ -346,15 +346,25 @@ class WorkerSession(Channel):
         for transport, told in list(self._open.items()):
             if not told:
                 self._open[transport] = True
-                self._beginDrain(transport)
+                self._try(self._beginDrain, transport)
         for transport in tuple(self._movable):
-            self._offerIfIdle(transport)
+            self._try(self._offerIfIdle, transport)
         if self._reactor.seconds() >= self._patience:
             for transport in [one for one in self._open if one not in self._movable]:
-                drain.closeIfIdle(transport)
+                self._try(drain.closeIfIdle, transport)
         if not self._open and self._draining is not None:
             self._draining.stop()
             self._drained()
+
+    def _try(self, step: Callable[[Any], object], transport: Any) -> None:
+        """
+        Take a step of a drain, which asks the app's protocol.  If that fails,
+        the connection stays as it is, and the others must not.
+        """
+        try:
+            step(transport)
+        except Exception:
+            self.log.failure("the app failed while a connection was drained")
 
     def _beginDrain(self, transport: Any) -> None:
         if self._migrate and migration.canMove(transport):
@@ -400,11 +410,6 @@ class WorkerSession(Channel):
             self._sendBatch(batch)
 
     def _sendBatch(self, batch: list[tuple[int, Any, bytes]]) -> None:
-        # The master must not take the copies that it still has of connections
-        # on which nothing has happened for others than these.
-        for _, transport, _ in batch:
-            transport._touch()
-        self._sendReport()
         plans = self._plan.listeners
         box = commands.encode(
             commands.Offer,
@@ -479,9 +484,11 @@ class WorkerSession(Channel):
         if not self._stopping:
             self.log.error("the master is gone; this worker finishes what it serves and exits")
             for transport in list(self._movable):
-                self._keep(transport)
+                self._try(self._keep, transport)
             self._drain(self._plan.drainGrace, migrate=False)
             self._migrate = False
+            if self._draining is None or not self._draining.running:
+                self._exit(0)
             self._reactor.callLater(self._plan.drainTimeout, self._exit, 0)
 
     def _exit(self, code: int) -> None:
@@ -511,5 +518,5 @@ def encodeBootFailed(error: AppLoadError) -> bytes:
     """
     fault = "operator" if isinstance(error, loader.WrongName) else "app"
     trace = error.traceback.encode("utf-8", "replace")[-30_000:].decode("utf-8", "replace")
-    reason = str(error)[:4000]
+    reason = str(error)[:4000].encode("utf-8", "replace").decode("utf-8")
     return commands.encode(commands.BootFailed, fault=fault, reason=reason, traceback=trace)
