@@ -24,7 +24,7 @@ from benchmarks import machine, report
 from benchmarks.measurements import Plan
 from benchmarks.process import ROOT, MeasurementError
 
-NAMES = ("cpu", "handoff", "keepalive", "respawn", "idle", "reload")
+NAMES = ("cpu", "handoff", "keepalive", "respawn", "idle", "reload", "scale")
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"

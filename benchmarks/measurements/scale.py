@@ -149,10 +149,10 @@ def _isAnswered(client: socket.socket) -> bool:
 
 
 def _growth(server: Server, count: int) -> Growth:
-    load.ab(server.port, max(count // 20, 1_000), 100)
+    load.abCount(server.port, max(count // 20, 1_000), 100)
     server.settle()
     before = _sizes(server)
-    load.ab(server.port, count, 100)
+    load.abCount(server.port, count, 100)
     server.settle()
     after = _sizes(server)
     return Growth(count, after[0] - before[0], after[1] - before[1])
