@@ -310,6 +310,8 @@ class AdminService(Service):
     Listens on the admin socket as long as it runs.
 
     @ivar path: Where, as an absolute path.
+    @ivar connections: The connections that there are, in the order of their
+        coming.
     """
 
     log = Logger("twisted_cluster")
@@ -338,7 +340,7 @@ class AdminService(Service):
         self._owner = owner
         self._allowedUids = None if allowedUids is None else frozenset(allowedUids)
         self._port: port.AdminPort | None = None
-        self._connections: dict[AdminProtocol, None] = {}
+        self.connections: dict[AdminProtocol, None] = {}
 
     @property
     def allowedUids(self) -> frozenset[int]:
@@ -376,11 +378,11 @@ class AdminService(Service):
         @return: A Deferred that fires when they are gone.
         """
         super().stopService()
-        ends: list[Deferred[Any]] = [connection.lost for connection in self._connections]
+        ends: list[Deferred[Any]] = [connection.lost for connection in self.connections]
         if self._port is not None:
             ends.append(maybeDeferred(self._port.stopListening))
             self._port = None
-        for connection in tuple(self._connections):
+        for connection in tuple(self.connections):
             connection.close()
         late = self.reactor.callLater(CLOSE_TIMEOUT, self._abortAll)
 
@@ -395,7 +397,7 @@ class AdminService(Service):
             self._port = port.listen(self.reactor, _AdminFactory(self), self.path, self._owner)
 
     def _abortAll(self) -> None:
-        for connection in tuple(self._connections):
+        for connection in tuple(self.connections):
             connection.abort()
 
     # Connections.
@@ -406,7 +408,7 @@ class AdminService(Service):
 
         @return: The master's end of it; L{None} if all others are busy.
         """
-        present = [connection for connection in self._connections if not connection.isOver]
+        present = [connection for connection in self.connections if not connection.isOver]
         if len(present) >= MAX_CONNECTIONS:
             idle = [connection for connection in present if not connection.pending]
             if not idle:
@@ -416,11 +418,11 @@ class AdminService(Service):
                 return None
             min(idle, key=lambda one: one.since).cut("it is idle, and another tool wants its place")
         connection = AdminProtocol(self)
-        self._connections[connection] = None
+        self.connections[connection] = None
         return connection
 
     def forget(self, connection: AdminProtocol) -> None:
         """
         A connection is gone.
         """
-        self._connections.pop(connection, None)
+        self.connections.pop(connection, None)

@@ -144,7 +144,6 @@ async def connect(reactor: Any, path: str, what: str) -> Client:
 
     @param what: What for, the words after "can't".
     @raise Unreachable: if there is none.
-    @raise OtherProtocol: if it is one of another version.
     """
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         raise Unreachable(
@@ -156,23 +155,28 @@ async def connect(reactor: Any, path: str, what: str) -> Client:
         client: Client = await connectProtocol(UNIXClientEndpoint(reactor, path), Client())
     except ConnectError as error:
         raise _unreachable(what, path, error) from None
-    hello = await greet(reactor, client, what)
+    return client
+
+
+async def greet(reactor: Any, client: Client, what: str) -> None:
+    """
+    Make sure that there is a master at the other end, and that it can be
+    talked to.
+
+    @raise Unreachable: if it does not answer in time, or makes no sense.
+    @raise OtherProtocol: if it is one of another version.
+    """
+    hello = await _hello(reactor, client, what)
     if hello["protocol"] != wire.ADMIN_PROTOCOL_VERSION:
-        client.transport.loseConnection()
         raise OtherProtocol(
             what,
             f"the master speaks admin protocol {hello['protocol']}, this command"
             f" {wire.ADMIN_PROTOCOL_VERSION}",
             f"use the twisted-cluster command of its version, {hello['version']}",
         )
-    return client
 
 
-async def greet(reactor: Any, client: Client, what: str) -> dict[str, Any]:
-    """
-    Ask the master what it speaks; a process that does not answer in time is
-    none.
-    """
+async def _hello(reactor: Any, client: Client, what: str) -> dict[str, Any]:
     late = reactor.callLater(GREETING_TIMEOUT, client.transport.abortConnection)
     try:
         return await client.ask(what, wire.Hello)

@@ -25,7 +25,7 @@ import twisted_cluster
 from twisted_cluster.config import DEFAULT_ADMIN
 from twisted_cluster.errors import AdminError
 from twisted_cluster.events import Phase
-from twisted_cluster.ops.client import Client, Unreachable, connect, endOf
+from twisted_cluster.ops.client import Client, Unreachable, connect, endOf, greet
 from twisted_cluster.ops.report import plural, report, visible
 from twisted_cluster.wire import admin as wire
 
@@ -54,7 +54,7 @@ Commands:
   scale N           have N workers, and wait until they are ready
   restart SLOT      replace the worker of one slot, and wait
   broadcast TEXT    send a text to the app in all workers
-  stop [--now]      stop the master, and wait until it is gone; --now: do not drain
+  stop [--now]      drain, or --now do not; stop the master; wait for its end
 
 Options:
   --admin PATH      the admin socket, as the master's own --admin names it; by
@@ -173,7 +173,7 @@ def _cancelled(failure: Failure) -> None:
 
 _GOES_ON = "the {} goes on in the master; watch it with: twisted-cluster status"
 
-_VERBS = {
+VERBS = {
     "status": _Verb(_status, lambda options: "show the status"),
     "reload": _Verb(_reload, lambda options: "reload", _GOES_ON.format("reload")),
     "restart": _Verb(
@@ -201,12 +201,13 @@ async def run(
     @param options: What L{parse} gave.
     @return: The exit code.
     """
-    verb = _VERBS[options.command]
+    verb = VERBS[options.command]
     what = verb.what(options)
     call = _Call(reactor, options, out, err, endOf)
     try:
         client = await connect(reactor, options.admin, what)
         try:
+            await greet(reactor, client, what)
             await verb.run(call, client, what)
         finally:
             await _disconnect(client)
