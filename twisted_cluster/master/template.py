@@ -35,7 +35,6 @@ from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import Channel, ChannelTransport, closeDescriptors
 from twisted_cluster.wire.preamble import Preamble, encode
 
-
 RENEWAL_DELAY = 1.0
 """Seconds after which a template that has died is replaced, unless a worker is
 due before."""
