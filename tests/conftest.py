@@ -1,5 +1,6 @@
 """
-Where the whole suite is meant to run, a skipped test is a failure.
+How pytest runs the tests: away from the checkout, and where the whole suite is
+meant to run, with a skipped test as a failure.
 
 A tool that is not installed would else hide what it was to test.
 """
@@ -7,11 +8,30 @@ A tool that is not installed would else hide what it was to test.
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parent.parent
 COMPLETE = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere() -> Iterator[None]:
+    """
+    Run in a directory that is removed at the end: C{mktemp} of a test case
+    makes its directories in the current one.  Processes that tests start find
+    the package all the same.
+    """
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="tc-") as directory, pytest.MonkeyPatch.context() as to:
+        to.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        os.chdir(directory)
+        yield
+        os.chdir(before)
 
 
 @pytest.hookimpl(wrapper=True)
