@@ -155,7 +155,7 @@ class SessionTestCase(SynchronousTestCase):
     """
 
     app: Any
-    families = (socket.AF_INET,)
+    families: tuple[socket.AddressFamily, ...] = (socket.AF_INET,)
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()

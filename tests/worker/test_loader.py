@@ -132,7 +132,7 @@ class ResolveTests(SynchronousTestCase):
         """
         A service is run.
         """
-        for service in (Service(), MultiService(), StreamServerEndpointService(None, None)):  # type: ignore[arg-type]
+        for service in (Service(), MultiService(), StreamServerEndpointService(None, None)):
             self.assertIs(self.resolved(service).service, service)
 
     def test_application(self) -> None:
@@ -279,7 +279,7 @@ class FindTests(SynchronousTestCase):
         error = self.assertRaises(AppLoadError, loader.find, name)
         self.assertNotIsInstance(error, WrongName)
         self.assertEqual(str(error), f"app {name} fails to load: {text}")
-        return error.traceback
+        return str(error.traceback)
 
     def test_found(self) -> None:
         """

@@ -290,7 +290,7 @@ class SocketTests(SessionTestCase):
 
             def connectionMade(self) -> None:
                 """Fail."""
-                if len(self.factory.made) == 1:  # type: ignore[union-attr,attr-defined]
+                if len(self.factory.made) == 1:
                     raise RuntimeError("it broke")
 
         self.begin(EchoFactory(Broken))

@@ -56,7 +56,7 @@ def _plain(value: Value) -> object:
 
 def _value(plain: object) -> Value:
     if isinstance(plain, dict):
-        return base64.b64decode(plain[_BYTES])
+        return base64.b64decode(plain[_BYTES], validate=True)
     if plain is None or isinstance(plain, (str, int, float)):
         return plain
     raise TypeError(f"a {type(plain).__name__}")
