@@ -521,22 +521,89 @@ class HostileTests(Case):
         self.assertIn(f"process 12 of user 0 is cut off: {cause}", line)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def barred(self) -> tuple[AdminProtocol, Wire]:
+        """
+        A connection of a user who may not use the socket.
+        """
+        self.peer = Credentials(12, 33, 33)
+        self.addCleanup(setattr, self, "peer", ROOT)
+        self.service._allowedUids = frozenset({0})
+        return self.connect()
+
+    def assertTurnedAway(self) -> None:
+        """
+        Nothing was carried out or is waited for, and the log has a single line.
+        """
+        self.assertEqual(self.cluster.calls, [])
+        self.assertEqual(
+            self.lines.grave(),
+            ["admin socket: process 12 of user 33 is cut off: it may not use it"],
+        )
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_forbidden(self) -> None:
         """
-        A user who may not use the socket is cut off, and nothing that it sends
-        is looked at.
+        A user who may not use the socket is told so at the first command, of
+        which nothing is carried out, and the connection ends.
         """
-        self.service = AdminService(
-            self.clock,
-            self.cluster,
-            "x",
-            allowedUids=[33],
-            credentialsOf=lambda transport: Credentials(12, 0, 0),
+        protocol, transport = self.barred()
+        data = ask(b"Broadcast", b"7", text=b"hi")
+        protocol.dataReceived(data[:-1])
+        self.assertEqual((transport.value(), transport.closed), (b"", False))
+        protocol.dataReceived(data[-1:] + data)
+        (box,) = transport.boxes()
+        self.assertEqual((box[b"_error"], box[b"_error_code"]), (b"7", b"FORBIDDEN"))
+        self.assertEqual(
+            box[b"_error_description"],
+            b"can't use the admin socket: process 12 of user 33 is neither the master's user nor"
+            b" root; run this as one of them",
         )
-        protocol, transport = self.connect()
-        self.assertCut(transport, "this user may not use it")
-        protocol.dataReceived(ask(b"Broadcast", text=b"hi"))
-        self.assertEqual((self.cluster.calls, transport.value()), ([], b""))
+        self.assertTrue(transport.closed)
+        protocol.dataReceived(data)
+        self.assertEqual(transport.value(), b"")
+        self.assertTurnedAway()
+
+    def test_forbiddenWithoutAsk(self) -> None:
+        """
+        Such a user gets no answer to what wants none.
+        """
+        protocol, transport = self.barred()
+        protocol.dataReceived(AmpBox(_command=b"Stop").serialize())
+        self.assertEqual((transport.value(), transport.closed), (b"", True))
+        self.assertTurnedAway()
+
+    def test_forbiddenGarbage(self) -> None:
+        """
+        Such a user is cut off for what is not AMP.
+        """
+        protocol, transport = self.barred()
+        protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(transport.aborted)
+        self.assertTurnedAway()
+
+    def test_forbiddenSlowly(self) -> None:
+        """
+        Such a user has no more time if it sends its command bit by bit.
+        """
+        protocol, transport = self.barred()
+        self.clock.advance(ops.STALL_TIMEOUT - 1)
+        protocol.dataReceived(b"\0")
+        self.assertFalse(transport.aborted)
+        self.clock.advance(1)
+        self.assertTrue(transport.aborted)
+        self.assertTurnedAway()
+
+    def test_forbiddenMakeRoom(self) -> None:
+        """
+        Such users are the first to lose their places.
+        """
+        tools = [self.connect()[1] for _ in range(ops.MAX_CONNECTIONS - 1)]
+        self.clock.advance(1)
+        _, transport = self.barred()
+        self.peer = ROOT
+        self.connect()
+        self.assertTrue(transport.aborted)
+        self.assertEqual([tool for tool in tools if tool.aborted], [])
 
     def test_noCredentials(self) -> None:
         """

@@ -191,7 +191,8 @@ class CommandTests(Case):
         """
         self.assertEqual(
             await self.refused("broadcast", "x" * 65_536),
-            "twisted-cluster: can't broadcast: the text has 65536 bytes; send at most 65535 bytes\n",
+            "twisted-cluster: can't broadcast: the text has 65536 bytes;"
+            " send at most 65535 bytes\n",
         )
 
     async def test_broadcastBytes(self) -> None:
@@ -349,6 +350,18 @@ class Stub(Protocol):
         self.transport.write(self.reply)
 
 
+class Closing(Protocol):
+    """
+    Closes the connection when it is asked for something.
+    """
+
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        """End."""
+        self.transport.loseConnection()
+
+
 class UnreachableTests(Case):
     """
     What may be at the path instead of a master.
@@ -433,10 +446,23 @@ class UnreachableTests(Case):
         """
         What listens closes the connection.
         """
+        listening = reactor.listenUNIX(self.path, Factory.forProtocol(Closing))
+        self.addCleanup(listening.stopListening)
+        self.assertIn("the master has closed the connection", await self.unreachable())
+
+    async def test_forbidden(self) -> None:
+        """
+        A user who may not use the socket learns who may.
+        """
         service = AdminService(reactor, self.cluster, self.path, allowedUids=[65534])
         service.startService()
         self.addCleanup(service.stopService)
-        self.assertIn("the master has closed the connection", await self.unreachable())
+        self.assertEqual(
+            await self.refused("stop"),
+            f"twisted-cluster: can't use the admin socket: process {os.getpid()} of user"
+            f" {os.getuid()} is neither the master's user nor root; run this as one of them\n",
+        )
+        self.assertEqual(self.cluster.calls, [])
 
     async def test_otherProtocol(self) -> None:
         """
@@ -702,12 +728,13 @@ class EndTests(Case):
         """
         Where processes can't be watched, the end of the connection has to do.
         """
-        for patched in ({"credentialsOf": lambda transport: None}, {}):
-            client = Client()
-            client.transport = object()
-            with patch.multiple(client_, **{"credentialsOf": self.credentials, **patched}):
-                with patch("os.pidfd_open", side_effect=OSError(38, "no"), create=True):
-                    self.assertIs(endOf(reactor, client), client.closed)
+        client = Client()
+        for credentials in (self.credentials, lambda transport: None):
+            with (
+                patch.multiple(client_, credentialsOf=credentials),
+                patch("os.pidfd_open", side_effect=OSError(38, "no"), create=True),
+            ):
+                self.assertIs(endOf(reactor, client), client.closed)
 
     def credentials(self, transport: Any) -> Any:
         """

@@ -478,16 +478,18 @@ class PeerTests(Case):
 
     async def test_forbidden(self) -> None:
         """
-        Another user is cut off, with a line in the log.
+        Another user is told so and cut off, with a line in the log.
         """
         self.started(allowedUids=[NOBODY])
-        raw = await self.connect(Raw())
-        self.assertEqual(await raw.closed, b"")
+        tool = await self.connect(AMP())
+        with self.assertRaises(wire.Forbidden):
+            await tool.callRemote(wire.Stop)
+        self.assertEqual(self.cluster.calls, [])
         (line,) = self.lines.grave()
         self.assertEqual(
             line,
             f"admin socket: process {os.getpid()} of user {os.getuid()} is cut off:"
-            " this user may not use it",
+            " it may not use it",
         )
 
     async def test_garbage(self) -> None:

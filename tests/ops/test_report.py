@@ -38,7 +38,8 @@ class ReportTests(SynchronousTestCase):
             report(status.asDict(), 2000.0),
             dedent("""\
                 twisted_cluster 0.1.0, master pid 4711, up 18m20s
-                app hello:resource, 2 workers wanted, generation 1, policy round-robin, spawner template
+                app hello:resource, generation 1, 2 workers wanted
+                policy round-robin, spawner template
                 replacing workers by generation 2: 1 of 2 slots done
 
                 SLOT  GENERATION   PID  STATE     SINCE  CONNECTIONS  RESTARTS  REASON

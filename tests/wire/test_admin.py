@@ -4,6 +4,9 @@ Tests for L{twisted_cluster.wire.admin}.
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import re
 from typing import Any
 
 from hypothesis import given
@@ -20,9 +23,18 @@ from twisted_cluster.errors import (
     ReloadFailed,
     ReloadRefused,
 )
-from twisted_cluster.events import Phase, ReloadStepped
+from twisted_cluster.events import ListenerState, Phase, ReloadStepped, State
+from twisted_cluster.interfaces import (
+    Account,
+    ClusterStatus,
+    ListenerStatus,
+    RollingStatus,
+    WorkerStatus,
+)
 from twisted_cluster.wire import admin
 from twisted_cluster.wire.admin import MAX_BOX, MAX_KEYS, MAX_VALUE, BoxReader
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 keys = st.binary(min_size=1, max_size=255)
 boxes = st.dictionaries(keys, st.binary(max_size=300), min_size=1, max_size=MAX_KEYS)
@@ -47,6 +59,60 @@ def taken(reader: BoxReader) -> list[AmpBox]:
         found.append(box)
         box = reader.next()
     return found
+
+
+class DocumentationTests(SynchronousTestCase):
+    """
+    The specification in C{docs/admin-protocol.rst}.
+    """
+
+    def setUp(self) -> None:
+        path = os.path.join(ROOT, "docs", "admin-protocol.rst")
+        with open(path, encoding="utf-8") as file:
+            self.text = file.read()
+
+    def section(self, name: str) -> str:
+        """
+        The section of a command.
+        """
+        _, _, rest = self.text.partition(f"\n{name}\n{'.' * len(name)}\n")
+        return re.split(r"\n\S+\n(?:\.+|-+)\n", rest)[0]
+
+    def test_commands(self) -> None:
+        """
+        Each command has a section with all that it takes and answers, each
+        with its type.
+        """
+        for command in (*admin.REQUESTS.values(), admin.Progress):
+            section = self.section(command.__name__)
+            for name, kind in [*command.arguments, *command.response]:
+                type_ = f"``{type(kind).__name__}``" + (", optional" if kind.optional else " ")
+                rows = re.findall(rf"^``{name.decode('ascii')}`` +(.*)", section, re.MULTILINE)
+                self.assertTrue(
+                    [row for row in rows if f"{row} ".startswith(type_)], (command, name)
+                )
+
+    def test_numbers(self) -> None:
+        """
+        Codes, phases, states and limits are there.
+        """
+        codes = [kind.code.decode("ascii") for kind in admin.CommandFailed.__subclasses__()]
+        states = [state.value for state in (*Phase, *State, *ListenerState)]
+        for word in [*codes, *states]:
+            self.assertIn(f"``{word}``", self.text)
+        for number in (MAX_BOX, MAX_VALUE):
+            self.assertIn(f"{number:,} bytes", self.text)
+        self.assertIn(f"{MAX_KEYS} keys", self.text)
+        self.assertIn(f"specifies version {admin.ADMIN_PROTOCOL_VERSION} ", self.text)
+
+    def test_status(self) -> None:
+        """
+        So is each member of the status object.
+        """
+        records = (ClusterStatus, WorkerStatus, ListenerStatus, RollingStatus, Account)
+        for record in records:
+            for field in dataclasses.fields(record):
+                self.assertIn(f"``{field.name}``", self.text)
 
 
 class BoxReaderTests(SynchronousTestCase):

@@ -55,12 +55,15 @@ _QUIET = frozenset({wire.Hello, wire.Status})
 
 class _Flow(Enum):
     """
+    BARRED: the peer may not use the socket, and is told so at its first
+        command.
     OPEN: commands are taken.
     FULL: none are taken until the tool has read what it was sent.
     CLOSING: none are taken any more; those under way may still be answered.
     OVER: nothing goes either way.
     """
 
+    BARRED = "barred"
     OPEN = "open"
     FULL = "full"
     CLOSING = "closing"
@@ -98,6 +101,11 @@ class AdminProtocol(Protocol):
         """Whether nothing goes over this connection any more."""
         return self._flow is _Flow.OVER
 
+    @property
+    def isBarred(self) -> bool:
+        """Whether the peer may not use the socket."""
+        return self._flow is _Flow.BARRED
+
     # The connection.
 
     def connectionMade(self) -> None:
@@ -108,16 +116,28 @@ class AdminProtocol(Protocol):
         if peer is not None:
             self._peer = str(peer)
             if peer.uid not in self._service.allowedUids:
-                self.cut("this user may not use it")
+                self._bar()
                 return
         self.transport.registerProducer(self, True)
+
+    def _bar(self) -> None:
+        """
+        Let the peer ask for something, since AMP can tell it why not only
+        then; but not wait for long.
+        """
+        self.log.warn("admin socket: {peer} is cut off: it may not use it", peer=self._peer)
+        self._flow = _Flow.BARRED
+        self._deadline = self._clock.callLater(STALL_TIMEOUT, self.abort)
 
     def dataReceived(self, data: bytes) -> None:
         """
         Carry out what is complete.
         """
         self._reader.feed(data)
-        self._consume()
+        if self.isBarred:
+            self._turnAway()
+        else:
+            self._consume()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -218,6 +238,26 @@ class AdminProtocol(Protocol):
             self._expect("")
         elif self._flow is _Flow.OPEN and (taken or self._deadline is None):
             self._expect("it has left a box unfinished")
+
+    def _turnAway(self) -> None:
+        """
+        Tell a peer that is barred so, whatever it asks for.
+        """
+        try:
+            box = self._reader.next()
+        except PeerError:
+            self.abort()
+            return
+        if box is None:
+            return
+        error = wire.Forbidden(
+            f"can't use the admin socket: {self._peer} is neither the master's user nor root;"
+            " run this as one of them"
+        )
+        self._answer(box.get(ASK), wire.encodeError(box.get(ASK, b""), error))
+        self._flow = _Flow.OVER
+        self._expect("")
+        self.transport.loseConnection()
 
     def _obey(self, box: AmpBox) -> None:
         ask = box.get(ASK)
@@ -416,7 +456,8 @@ class AdminService(Service):
                     "admin socket: {count} tools are busy; refused one", count=len(present)
                 )
                 return None
-            min(idle, key=lambda one: one.since).cut("it is idle, and another tool wants its place")
+            last = min(idle, key=lambda one: (not one.isBarred, one.since))
+            last.cut("it is idle, and another tool wants its place")
         connection = AdminProtocol(self)
         self.connections[connection] = None
         return connection

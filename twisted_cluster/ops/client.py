@@ -164,6 +164,7 @@ async def greet(reactor: Any, client: Client, what: str) -> None:
     talked to.
 
     @raise Unreachable: if it does not answer in time, or makes no sense.
+    @raise wire.Forbidden: if this user may not use it.
     @raise OtherProtocol: if it is one of another version.
     """
     hello = await _hello(reactor, client, what)
@@ -180,6 +181,8 @@ async def _hello(reactor: Any, client: Client, what: str) -> dict[str, Any]:
     late = reactor.callLater(GREETING_TIMEOUT, client.transport.abortConnection)
     try:
         return await client.ask(what, wire.Hello)
+    except wire.Forbidden:
+        raise
     except wire.CommandFailed:
         raise _strange(what) from None
     except Unreachable:

@@ -49,12 +49,12 @@ usage: {_NAME} [--admin PATH] COMMAND ...
 Ask the master of a cluster for its status, or tell it what to do.
 
 Commands:
-  status [--json]   show all processes, the listeners and the account of sockets
+  status [--json]   show all processes, listeners and the account of sockets
   reload            replace all workers without losing a connection, and wait
   scale N           have N workers, and wait until they are ready
   restart SLOT      replace the worker of one slot, and wait
   broadcast TEXT    send a text to the app in all workers
-  stop [--now]      drain, or --now do not; stop the master; wait for its end
+  stop [--now]      stop the master, and wait for its end; --now: no drain
 
 Options:
   --admin PATH      the admin socket, as the master's own --admin names it; by

@@ -91,9 +91,9 @@ def _head(status: dict[str, Any], now: float) -> str:
     lines = [
         f"twisted_cluster {status['version']}, master pid {status['pid']},"
         f" up {age(now - status['since'])}",
-        f"app {status['app']}, {plural(status['wanted'], 'worker')} wanted,"
-        f" generation {status['generation']}, policy {status['policy']},"
-        f" spawner {status['spawner']}",
+        f"app {status['app']}, generation {status['generation']},"
+        f" {plural(status['wanted'], 'worker')} wanted",
+        f"policy {status['policy']}, spawner {status['spawner']}",
     ]
     rolling = status["rolling"]
     if rolling is not None:

@@ -98,6 +98,14 @@ class BadRequest(CommandFailed):
     code = b"BAD_REQUEST"
 
 
+class Forbidden(CommandFailed):
+    """
+    The user that the tool runs as may not use the admin socket.
+    """
+
+    code = b"FORBIDDEN"
+
+
 class Internal(CommandFailed):
     """
     The master failed at it; its log has the traceback.
@@ -116,7 +124,8 @@ class Unhandled(CommandFailed):
 
 
 _ERRORS: dict[type[Exception], bytes] = {
-    kind: kind.code for kind in (Refused, UnknownSlot, ReplacementFailed, BadRequest, Internal)
+    kind: kind.code
+    for kind in (Refused, UnknownSlot, ReplacementFailed, BadRequest, Forbidden, Internal)
 }
 
 
