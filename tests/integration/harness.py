@@ -486,7 +486,17 @@ class ClusterTestCase(TestCase):
             python = [sys.executable, "-m", "twisted", "--log-format=text"]
         elif command == "twistd-daemon":
             python = python[:-1]
-        arguments = [*wrapper, *python, *before, "cluster", *options]
+        return self.execute([*wrapper, *python, *before, "cluster", *options], env, childFDs)
+
+    def execute(
+        self,
+        arguments: list[str],
+        env: dict[str, str] | None = None,
+        childFDs: dict[int, Any] | None = None,
+    ) -> Cluster:
+        """
+        Run a program that becomes a master.
+        """
         cluster = Cluster(self.directory)
         reactor.spawnProcess(
             cluster,
