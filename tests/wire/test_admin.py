@@ -83,7 +83,8 @@ class DocumentationTests(SynchronousTestCase):
         Each command has a section with all that it takes and answers, each
         with its type.
         """
-        for command in (*admin.REQUESTS.values(), admin.Progress):
+        commands: list[type[Command]] = [*admin.REQUESTS.values(), admin.Progress]
+        for command in commands:
             section = self.section(command.__name__)
             for name, kind in [*command.arguments, *command.response]:
                 type_ = f"``{type(kind).__name__}``" + (", optional" if kind.optional else " ")
