@@ -79,7 +79,7 @@ class DescriptorTests(ClusterTestCase):
         await self.assertAnswered(clients)
         account = (await cluster.status())["account"]
         self.assertEqual((account["accepted"], account["acked"], account["shed"]), (100, 100, 0))
-        self.assertEqual(cluster.ready(), workers)
+        self.assertEqual(cluster.ready(), workers, cluster.tail())
 
     async def test_worker(self) -> None:
         """
@@ -96,7 +96,7 @@ class DescriptorTests(ClusterTestCase):
         await self.assertNoSpin(cluster.pid, *workers.values())
         await self.assertAnswered(clients)
         self.assertEqual(await get(cluster.port), b"hello\n")
-        self.assertEqual(cluster.ready(), workers)
+        self.assertEqual(cluster.ready(), workers, cluster.tail())
         self.assertEqual(cluster.matching("shed|violation"), [])
 
     async def test_allWorkers(self) -> None:
@@ -111,7 +111,7 @@ class DescriptorTests(ClusterTestCase):
         clients = await gatherResults([connect(cluster.port) for _ in range(200)])
         await self.assertNoSpin(cluster.pid, *workers.values())
         await self.assertAnswered(clients)
-        self.assertEqual(cluster.ready(), workers)
+        self.assertEqual(cluster.ready(), workers, cluster.tail())
         self.assertEqual(cluster.matching("shed|violation"), [])
 
     async def test_workerCantBeStarted(self) -> None:

@@ -98,6 +98,8 @@ class Recipient:
     @ivar received: How many of its sockets have arrived.
     @ivar closed: How many of its connections are over.
     @ivar held: What it has been sent, by number, and has not acknowledged.
+    @ivar released: The numbers of what the master has let go of before the
+        worker acknowledged it, which it still will.
     @ivar pending: What it is about to be sent in this reactor turn.
     @ivar resumed: The same for connections that carry state.
     """
@@ -113,6 +115,7 @@ class Recipient:
         "paused",
         "pending",
         "received",
+        "released",
         "resumed",
         "sequence",
         "slot",
@@ -132,6 +135,7 @@ class Recipient:
         self.closed = 0
         self.paused = False
         self.held: dict[int, Connection] = {}
+        self.released: set[int] = set()
         self.pending: list[Connection] = []
         self.resumed: list[Connection] = []
 
@@ -293,7 +297,10 @@ class Dispatcher:
             raise PeerError(f"{closed} closed sockets after {recipient.closed}")
         self._countOver(recipient, ended)
         for number in touched:
-            self._release(self._take(recipient, number))
+            if number in recipient.released:
+                recipient.released.discard(number)
+            else:
+                self._release(self._take(recipient, number))
         recipient.received = received
         recipient.closed = closed
         if recipient.credit < recipient.limit and received == recipient.sequence:
@@ -357,6 +364,7 @@ class Dispatcher:
         for recipient in self._known:
             for number in [n for n in recipient.held if n < recipient.received]:
                 self._release(recipient.held.pop(number))
+                recipient.released.add(number)
                 count += 1
         return count
 

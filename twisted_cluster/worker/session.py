@@ -217,10 +217,10 @@ class WorkerSession(Channel):
             self.touched(number)
 
     def _refuse(self, numbers: list[int], reason: str) -> None:
-        # A refused socket is over for this worker, and the master takes it
-        # off its connections by itself.
-        self._sendReport()
+        # First of all: the report says that they have arrived, and of what has
+        # arrived the master may close its copies.
         self.callRemote(commands.Refuse, sockets=numbers, reason=reason)
+        self._sendReport()
 
     def _afterHandoff(self, group: DescriptorGroup) -> None:
         """
