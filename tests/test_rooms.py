@@ -76,6 +76,9 @@ PURE = frozenset(
 is among it; a source of randomness comes as an argument."""
 
 
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
 def modules(directory: Path = PACKAGE) -> Iterator[tuple[str, ast.Module]]:
     """
     Each module below C{directory}, by its name without that of the package.
@@ -150,6 +153,42 @@ def linesOf(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     skipped = 0 if ast.get_docstring(function) is None else 1
     body = function.body[skipped:]
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """
+    The public classes and functions in C{tree} that do not say what they are.
+    A method may leave that to the class above it in the same module.
+    """
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found = [node.name for node in _public(tree) if not ast.get_docstring(node)]
+    for one in _public(tree):
+        if isinstance(one, ast.ClassDef):
+            found += [
+                f"{one.name}.{node.name}" for node in _public(one) if not _says(node, one, classes)
+            ]
+    return found
+
+
+def _public(parent: ast.Module | ast.ClassDef) -> list[Documented]:
+    return [
+        node
+        for node in parent.body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and not node.name.startswith("_")
+    ]
+
+
+def _says(node: Documented, owner: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> bool:
+    if ast.get_docstring(node):
+        return True
+    above = [classes[ast.unparse(base)] for base in owner.bases if ast.unparse(base) in classes]
+    return any(
+        _says(other, base, classes)
+        for base in above
+        for other in _public(base)
+        if other.name == node.name
+    ) or any(_says(node, base, classes) for base in above)
 
 
 def importsReactor(tree: ast.Module) -> bool:
@@ -273,6 +312,13 @@ class StyleTests(SynchronousTestCase):
         ]
         self.assertEqual(silent, [])
 
+    def test_publicDocstrings(self) -> None:
+        """
+        So does each public class and function of the package.
+        """
+        silent = [f"{name}: {one}" for name, tree in modules() for one in undocumented(tree)]
+        self.assertEqual(silent, [])
+
 
 class CheckTests(SynchronousTestCase):
     """
@@ -316,6 +362,25 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(longFunctions(ast.parse(start + "    pass\n" * 40)), [])
         self.assertEqual(longFunctions(ast.parse(start + "    pass\n" * 41)), ["f (41 lines)"])
         self.assertEqual(longFunctions(ast.parse(start)), [])
+
+    def test_undocumented(self) -> None:
+        """
+        What says nothing is found; what a class above says is enough.
+        """
+        tree = ast.parse(
+            "class A:\n"
+            "    'A.'\n"
+            "    def said(self):\n        'Said.'\n"
+            "    def unsaid(self): pass\n"
+            "    def _private(self): pass\n"
+            "class B(A):\n"
+            "    'B.'\n"
+            "class C(B):\n"
+            "    def said(self): pass\n"
+            "    def unsaid(self): pass\n"
+            "def function(): pass\n"
+        )
+        self.assertEqual(undocumented(tree), ["C", "function", "A.unsaid", "C.unsaid"])
 
     def test_reactor(self) -> None:
         """

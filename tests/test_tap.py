@@ -613,9 +613,11 @@ class CommandTests(InDirectory):
     The commands themselves, as processes.
     """
 
-    def run_(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run_(self, *command: str, keep: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
         """
         Run Python with this package importable.
+
+        @param keep: Descriptors that it gets too.
         """
         path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
         return subprocess.run(
@@ -624,6 +626,7 @@ class CommandTests(InDirectory):
             text=True,
             capture_output=True,
             timeout=60,
+            pass_fds=keep,
         )
 
     def twistd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -696,9 +699,14 @@ class CommandTests(InDirectory):
         """A daemon that can't bind says so to its terminal and in its log."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-            done = self.run_(
-                "-c", TWISTD, "cluster", "--app=a:b", f"--listen={listen}", "--no-admin"
-            )
+            # Open for as long as the daemon runs, which may be longer than
+            # the process that started it.
+            alive, ours = os.pipe()
+            arguments = ("cluster", "--app=a:b", f"--listen={listen}", "--no-admin")
+            done = self.run_("-c", TWISTD, *arguments, keep=(ours,))
+            os.close(ours)
+            with open(alive, "rb") as end:
+                end.read()
         self.assertRefused(done, "can't listen on tcp:")
         with open("twistd.log") as log:
             text = log.read()

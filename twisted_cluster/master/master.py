@@ -29,6 +29,7 @@ from twisted_cluster.events import (
 )
 from twisted_cluster.interfaces import (
     ClusterStatus,
+    HelperStatus,
     ICluster,
     IScheduler,
     IWorkerSpawner,
@@ -104,9 +105,7 @@ class Master:
         self.onFatal: Callable[[OperatorError], object] = lambda error: None
         self.events = EventStream(self._subscriberFailed)
         self.events.subscribe(Journal().write)
-        self._dispatcher = Dispatcher(self._choose, kernel.isUntouched, self._onShed)
-        self._dispatcher.onCapacity = self._capacityChanged
-        self._dispatcher.onPlaced = lambda: self._supervisor.settle()
+        self._dispatcher = self._makeDispatcher()
         self._spawner = makeSpawner(self)
         around = Surroundings(
             reactor,
@@ -124,11 +123,19 @@ class Master:
         self._supervisor.onChange = self._onChange
         self._supervisor.onLeaving = self._onLeaving
         self._supervisor.onBootFailed = self._onBootFailed
-        self._touch = (
-            TouchWatch(reactor, config.reloadOnTouch, lambda: self.requestReload("touched"))
-            if config.reloadOnTouch
-            else None
-        )
+        self._touch = self._makeTouchWatch()
+
+    def _makeDispatcher(self) -> Dispatcher:
+        dispatcher = Dispatcher(self._choose, kernel.isUntouched, self._onShed)
+        dispatcher.onCapacity = self._capacityChanged
+        dispatcher.onPlaced = lambda: self._supervisor.settle()
+        return dispatcher
+
+    def _makeTouchWatch(self) -> TouchWatch | None:
+        path = self._config.reloadOnTouch
+        if not path:
+            return None
+        return TouchWatch(self._reactor, path, lambda: self.requestReload("touched"))
 
     # Its life.
 
@@ -249,7 +256,13 @@ class Master:
             tuple(listener.status() for listener in self._listeners),
             self._supervisor.statuses(),
             self._reloader.status,
+            self._helpers(),
         )
+
+    def _helpers(self) -> tuple[HelperStatus, ...]:
+        pid = self.sentinel.pid
+        sentinels = () if pid is None else (HelperStatus("sentinel", pid),)
+        return (*sentinels, *self._spawner.helpers())
 
     def stop(self, now: bool = False) -> Deferred[None]:
         """
