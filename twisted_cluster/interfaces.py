@@ -116,6 +116,13 @@ class IWorkerSpawner(Interface):
         when the process has its own.
         """
 
+    def helpers() -> Any:
+        """
+        The processes beside the workers that it needs to make them.
+
+        @return: A sequence of L{HelperStatus}.
+        """
+
     def keep(generations: Iterable[int]) -> None:
         """
         Give up whatever the spawner holds for other generations than these.
@@ -125,6 +132,20 @@ class IWorkerSpawner(Interface):
         """
         Give up whatever the spawner holds; no C{spawn} follows.
         """
+
+
+@dataclass(frozen=True)
+class HelperStatus:
+    """
+    A process of the cluster that is neither its master nor a worker.
+
+    @ivar kind: C{sentinel} or C{template}.
+    @ivar generation: Of a template.
+    """
+
+    kind: str
+    pid: int | None
+    generation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +218,7 @@ class ClusterStatus:
     @ivar since: Seconds since the epoch at which the master started.
     @ivar workers: Every worker, by slot and generation, draining ones of old
         generations included.
+    @ivar helpers: Every other process beside the master.
     """
 
     version: str
@@ -211,6 +233,7 @@ class ClusterStatus:
     listeners: tuple[ListenerStatus, ...]
     workers: tuple[WorkerStatus, ...]
     rolling: RollingStatus | None = None
+    helpers: tuple[HelperStatus, ...] = ()
 
     def asDict(self) -> dict[str, Any]:
         """

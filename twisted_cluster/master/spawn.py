@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.events import ExitStatus
-from twisted_cluster.interfaces import IWorkerObserver, IWorkerProcess, IWorkerSpawner
+from twisted_cluster.interfaces import HelperStatus, IWorkerObserver, IWorkerProcess, IWorkerSpawner
 
 WORKER_MODULE = "twisted_cluster.worker"
 CHANNEL_DESCRIPTOR = 3
@@ -186,6 +186,12 @@ class ExecSpawner:
                     CHANNEL_DESCRIPTOR: channel.fileno(),
                 },
             )
+
+    def helpers(self) -> tuple[HelperStatus, ...]:
+        """
+        It needs none.
+        """
+        return ()
 
     def keep(self, generations: Iterable[int]) -> None:
         """

@@ -23,7 +23,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.events import ExitStatus
-from twisted_cluster.interfaces import IWorkerObserver, IWorkerProcess, IWorkerSpawner
+from twisted_cluster.interfaces import (
+    HelperStatus,
+    IWorkerObserver,
+    IWorkerProcess,
+    IWorkerSpawner,
+)
 from twisted_cluster.master.spawn import (
     CHANNEL_DESCRIPTOR,
     ExecSpawner,
@@ -263,6 +268,11 @@ class Template(ProcessProtocol):
         self._pid: int | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._pid
+
+    @property
     def name(self) -> str:
         """What log lines call it."""
         return f"template generation {self.generation} pid {self._pid or '-'}"
@@ -414,6 +424,7 @@ class Template(ProcessProtocol):
         live on.
         """
         wanted, self.usable = self.usable and self._isLoaded, False
+        self._spawner.templateEnded(self)
         if self._pid is not None:
             self._spawner.watch.forget(self._pid)
         self._channel.drainAndLose()
@@ -459,6 +470,7 @@ class TemplateSpawner:
         self.watch = watch
         self._preamble = preamble
         self._templates: dict[int, Template] = {}
+        self._alive: list[Template] = []
         self._reason = ""
         self.relayOutput = fallback.relayOutput
         self.environment = fallback.environment
@@ -490,6 +502,19 @@ class TemplateSpawner:
         process = ForkedProcess(self._reactor, template, observer)
         template.fork(process, slot, channel, outputs)
         return process
+
+    def helpers(self) -> tuple[HelperStatus, ...]:
+        """
+        See L{IWorkerSpawner.helpers}.
+        """
+        return tuple(HelperStatus("template", one.pid, one.generation) for one in self._alive)
+
+    def templateEnded(self, template: Template) -> None:
+        """
+        Its process is gone.
+        """
+        if template in self._alive:
+            self._alive.remove(template)
 
     def keep(self, generations: Iterable[int]) -> None:
         """
@@ -543,6 +568,7 @@ class TemplateSpawner:
         template = Template(self, generation)
         template.start(self._reactor, self._preamble(generation))
         self._templates[generation] = template
+        self._alive.append(template)
         return template
 
     def _pipes(self, observer: IWorkerObserver) -> list[int]:

@@ -95,6 +95,8 @@ def _head(status: dict[str, Any], now: float) -> str:
         f" {plural(status['wanted'], 'worker')} wanted",
         f"policy {status['policy']}, spawner {status['spawner']}",
     ]
+    if status["helpers"]:
+        lines.append("beside the workers: " + ", ".join(map(_helper, status["helpers"])))
     rolling = status["rolling"]
     if rolling is not None:
         lines.append(
@@ -102,6 +104,13 @@ def _head(status: dict[str, Any], now: float) -> str:
             f" {rolling['done']} of {plural(rolling['total'], 'slot')} done"
         )
     return "\n".join(visible(line) for line in lines)
+
+
+def _helper(helper: dict[str, Any]) -> str:
+    pid = "-" if helper["pid"] is None else helper["pid"]
+    if helper["generation"] is None:
+        return f"{helper['kind']} pid {pid}"
+    return f"{helper['kind']} of generation {helper['generation']} pid {pid}"
 
 
 def _workerRow(worker: dict[str, Any], now: float) -> list[str]:
