@@ -45,7 +45,12 @@ from zope.interface import implementer
 from twisted_cluster import context
 from twisted_cluster.errors import PeerError
 from twisted_cluster.events import ExitStatus
-from twisted_cluster.interfaces import IWorkerObserver, IWorkerProcess, IWorkerSpawner
+from twisted_cluster.interfaces import (
+    HelperStatus,
+    IWorkerObserver,
+    IWorkerProcess,
+    IWorkerSpawner,
+)
 from twisted_cluster.wire import commands, preamble
 from twisted_cluster.wire.channel import (
     Channel,
@@ -330,6 +335,12 @@ class FakeSpawner:
         else:
             observer.started(pid)
         return process
+
+    def helpers(self) -> tuple[HelperStatus, ...]:
+        """
+        See L{IWorkerSpawner.helpers}.
+        """
+        return ()
 
     def keep(self, generations: Iterable[int]) -> None:
         """
