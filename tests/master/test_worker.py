@@ -79,6 +79,23 @@ class BootTests(ClusterTestCase):
         self.reactor.settle()
         self.assertEqual(self.worker().received, 1)
 
+    def test_readyBeforeItsPid(self) -> None:
+        """
+        A worker that says so before it is known that it has been forked is
+        Ready as soon as that is known, so that every event has its pid.
+        """
+        late: list[tuple[Worker, int]] = []
+        started = Worker.started
+        self.patch(Worker, "started", lambda worker, pid: late.append((worker, pid)))
+        self.begin(workers=1)
+        self.worker().ready()
+        self.reactor.settle()
+        self.assertEqual([event.after for event in self.passages()], [State.STARTING])
+        ((worker, pid),) = late
+        started(worker, pid)
+        ready = self.passages()[-1]
+        self.assertEqual((ready.after, ready.pid), (State.READY, pid))
+
     def test_timeout(self) -> None:
         """
         One that is not Ready in time is told to dump its stacks, then killed;

@@ -129,6 +129,7 @@ class Worker:
         self.pid: int | None = None
         self.lastBeat = 0.0
         self.readyAt: float | None = None
+        self._readyEarly = False
 
     @property
     def alive(self) -> bool:
@@ -253,6 +254,8 @@ class Worker:
         """The process exists."""
         self.pid = pid
         self._owner.workerStarted(self)
+        if self._readyEarly:
+            self.ready()
 
     def output(self, line: str) -> None:
         """The process wrote a line."""
@@ -276,6 +279,11 @@ class Worker:
     def ready(self) -> None:
         """It can take sockets."""
         self.beat()
+        # A worker can be faster than its template's word of it, which comes
+        # another way.
+        self._readyEarly = self.pid is None
+        if self._readyEarly:
+            return
         step = self._machine.ready()
         if step.after is not State.READY or self.state is State.READY:
             return
