@@ -94,6 +94,7 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "backoffBase": [(0, "it is 0"), (40, "the first delay, backoffBase, is 40")],
     "backoffCap": [(0, "it is 0"), (0.05, "the first delay, backoffBase, is 0.1")],
     "reactor": [("", "it is empty"), ("a:b", "it is not a name")],
+    "preload": [(1, "it is a whole number"), ("yes", "it is text")],
 }
 
 RIGHT: dict[str, list[Any]] = {
@@ -110,6 +111,7 @@ RIGHT: dict[str, list[Any]] = {
     "reloadOnTouch": [None, "deployed"],
     "backoffBase": [0.01, 10.0],
     "reactor": [None, "asyncio"],
+    "preload": [True, False],
 }
 
 
@@ -318,6 +320,7 @@ class FromTomlTests(SynchronousTestCase):
             stop-timeout = "5"
             hung-timeout = 0
             credit = 100
+            preload = false
             reload-parallel = 2
             reload-on-touch = "deployed"
             restart-intensity = 3
@@ -336,6 +339,7 @@ class FromTomlTests(SynchronousTestCase):
             "stop-timeout": 5.0,
             "hung-timeout": 0,
             "credit": 100,
+            "preload": False,
             "reload-parallel": 2,
             "reload-on-touch": "deployed",
             "restart-intensity": 3,

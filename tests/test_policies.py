@@ -19,7 +19,7 @@ from twisted_cluster import policies
 from twisted_cluster.errors import ConfigError
 from twisted_cluster.imports import importName
 from twisted_cluster.interfaces import ILoad, IScheduler, ISchedulerMaker, Peer
-from twisted_cluster.policies import makeScheduler, schedulerNames
+from twisted_cluster.policies import SHARED, makeScheduler, schedulerNames
 from twisted_cluster.policy.scheduling import BUILT_IN
 
 
@@ -87,8 +87,8 @@ class PoliciesTests(SynchronousTestCase):
 
     def test_builtIn(self) -> None:
         """Every built-in policy can be had by its name."""
-        self.assertEqual(schedulerNames(), tuple(BUILT_IN))
-        for name in BUILT_IN:
+        self.assertEqual(schedulerNames(), (*BUILT_IN, SHARED))
+        for name in schedulerNames():
             self.assertTrue(verifyObject(IScheduler, makeScheduler(name, self.random)))
 
     def test_promisedNames(self) -> None:
@@ -107,7 +107,7 @@ class PoliciesTests(SynchronousTestCase):
     def test_pluginNames(self) -> None:
         """Plug-ins are listed after the built-in policies, in order, once each."""
         self.plugins += [FirstMaker("zeta"), FirstMaker("alpha"), FirstMaker("round-robin")]
-        self.assertEqual(schedulerNames(), (*BUILT_IN, "alpha", "zeta"))
+        self.assertEqual(schedulerNames(), (*BUILT_IN, SHARED, "alpha", "zeta"))
 
     def test_builtInWins(self) -> None:
         """A plug-in can't take the name of a built-in policy."""
@@ -127,7 +127,7 @@ class PoliciesTests(SynchronousTestCase):
         self.assertEqual(
             str(error),
             "can't use the policy 'fastest': there is none of that name;"
-            f" give {', '.join(BUILT_IN)}, first or module:Class",
+            f" give {', '.join((*BUILT_IN, SHARED))}, first or module:Class",
         )
 
     def test_notScheduler(self) -> None:

@@ -134,7 +134,6 @@ class Phase(Enum):
     BEGUN = "begun"
     SPAWNED = "spawned"
     READY = "ready"
-    DRAINING = "draining"
     REPLACED = "replaced"
     ABORTED = "aborted"
     DONE = "done"

@@ -8,7 +8,7 @@ import signal
 
 from tests.master.case import ClusterTestCase
 from tests.support import Lines
-from twisted_cluster.errors import ReloadRefused
+from twisted_cluster.errors import ReloadFailed, ReloadRefused
 from twisted_cluster.events import State
 
 
@@ -157,14 +157,16 @@ class ScaleTests(ClusterTestCase):
 
     def test_upAndFailing(self) -> None:
         """
-        If a new worker never works, it is done when its slot has failed.
+        If a new worker never works, it ends with the reason when its slot has
+        failed; the other slots are as before.
         """
         self.run_(workers=1, restartIntensity=2)
         done = self.master.scale(2)
         for _ in range(3):
             self.spawner.latest(1).exit(1)
             self.wait(1)
-        self.assertEqual(self.successResultOf(done), 2)
+        error = self.failureResultOf(done, ReloadFailed).value
+        self.assertIn("slot 1: 3 crashes", str(error))
         self.assertEqual(self.states(), [(0, 1, "ready"), (1, 1, "failed")])
 
     def test_down(self) -> None:

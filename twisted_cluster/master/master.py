@@ -19,7 +19,13 @@ from zope.interface import implementer
 import twisted_cluster
 from twisted_cluster import kernel
 from twisted_cluster.config import ClusterConfig
-from twisted_cluster.errors import ClusterError, NoSuchSlot, OperatorError, ReloadRefused
+from twisted_cluster.errors import (
+    ClusterError,
+    NoSuchSlot,
+    OperatorError,
+    ReloadFailed,
+    ReloadRefused,
+)
 from twisted_cluster.events import (
     ClusterStopping,
     ConnectionsShed,
@@ -317,9 +323,23 @@ class Master:
                 what, "that is no number of workers", f"give a number from 1 to {MAX_WORKERS}"
             )
         self._reloader.refuseIfBusy(what)
-        self._wanted = wanted
+        before, self._wanted = self._wanted, wanted
         self._supervisor.resize(wanted)
-        return self._supervisor.when(self._scaled).addCallback(lambda _: wanted)
+        added = range(before, wanted)
+        return self._supervisor.when(self._scaled).addCallback(lambda _: self._came(added, wanted))
+
+    def _came(self, added: range, wanted: int) -> int:
+        """
+        @raise ReloadFailed: if one of the slots that were to come has failed.
+        """
+        for number in added:
+            slot = self._supervisor.slots.get(number)
+            if slot is not None and slot.current is not None and not slot.current.alive:
+                raise ReloadFailed(
+                    f"slot {number}: {slot.current.reason}; the other slots serve",
+                    slot.current.traceback,
+                )
+        return wanted
 
     def _scaled(self) -> bool:
         """

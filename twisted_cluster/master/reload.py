@@ -27,7 +27,7 @@ class _Replacement:
     @ivar fresh: The slots that have been replaced.
     """
 
-    def __init__(self, slots: frozenset[int], parallel: int, generation: int | None) -> None:
+    def __init__(self, slots: frozenset[int], parallel: int, generation: int) -> None:
         self.plan = rolling.Rolling(slots, parallel)
         self.generation = generation
         self.fresh: set[int] = set()
@@ -52,6 +52,7 @@ class Reloader:
         self._now = now
         self._running: _Replacement | None = None
         self._advancing = False
+        self._latest = 1
 
     @property
     def status(self) -> RollingStatus | None:
@@ -61,8 +62,7 @@ class Reloader:
         running = self._running
         if running is None:
             return None
-        generation = running.generation or self._supervisor.generation
-        return RollingStatus(generation, len(running.fresh), len(running.plan.slots))
+        return RollingStatus(running.generation, len(running.fresh), len(running.plan.slots))
 
     def reload(self) -> Deferred[int]:
         """
@@ -75,7 +75,7 @@ class Reloader:
         """
         self.refuseIfBusy("reload")
         supervisor = self._supervisor
-        generation = max([supervisor.generation, *(w.generation for w in supervisor.workers())]) + 1
+        self._latest = generation = max(self._latest, supervisor.generation) + 1
         supervisor.generation = generation
         done = self._begin(frozenset(supervisor.slots), self._parallel, generation)
         return done.addCallback(lambda _: generation)
@@ -90,7 +90,7 @@ class Reloader:
         self.refuseIfBusy(f"restart slot {number}")
         current = self._supervisor.slots[number].current
         generation = self._supervisor.generation if current is None else current.generation
-        done = self._begin(frozenset({number}), 1, None)
+        done = self._begin(frozenset({number}), 1, generation)
         return done.addCallback(lambda _: generation)
 
     def refuseIfBusy(self, what: str) -> None:
@@ -129,9 +129,7 @@ class Reloader:
         finally:
             self._advancing = False
 
-    def _begin(
-        self, slots: frozenset[int], parallel: int, generation: int | None
-    ) -> Deferred[None]:
+    def _begin(self, slots: frozenset[int], parallel: int, generation: int) -> Deferred[None]:
         running = self._running = _Replacement(slots, parallel, generation)
         for slot in self._slots(running):
             slot.failure = slot.traceback = ""
@@ -163,11 +161,7 @@ class Reloader:
 
     def _spawn(self, running: _Replacement, number: int) -> None:
         supervisor = self._supervisor
-        generation = running.generation
-        if generation is None:
-            current = supervisor.slots[number].current
-            generation = supervisor.generation if current is None else current.generation
-        supervisor.replace(number, generation)
+        supervisor.replace(number, running.generation)
         self._publish(running, Phase.SPAWNED, number)
 
     def _abort(self, running: _Replacement, decision: rolling.Abort) -> None:
@@ -175,6 +169,9 @@ class Reloader:
         traceback = "".join(slot.traceback for slot in self._slots(running))
         for number in decision.discard:
             self._supervisor.discard(number, "the replacement was aborted")
+        # What is spawned from now on, say by scaling up, belongs to what serves.
+        current = [slot.current for slot in self._supervisor.slots.values()]
+        self._supervisor.generation = max(one.generation for one in current if one is not None)
         self._publish(running, Phase.ABORTED, reason=decision.reason)
         running.done.errback(
             ReloadFailed(f"{decision.reason}; the old workers go on serving", traceback)
@@ -213,7 +210,7 @@ class Reloader:
         self._events.publish(
             ReloadStepped(
                 self._now(),
-                running.generation or self._supervisor.generation,
+                running.generation,
                 phase,
                 slot,
                 len(running.fresh),
