@@ -22,7 +22,7 @@ if not __package__:
 
 from benchmarks import machine, report
 from benchmarks.measurements import Plan
-from benchmarks.process import ROOT, MeasurementError
+from benchmarks.process import ROOT, MeasurementError, machineSeconds
 
 NAMES = ("cpu", "handoff", "keepalive", "respawn", "idle", "reload", "scale")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,6 +65,27 @@ def measurement(name: str) -> Callable[[Plan], report.Result]:
         f"benchmarks.measurements.{name}"
     ).measure
     return found
+
+
+def busyWarning(cpus: float) -> str | None:
+    """
+    What to say if other processes use so many CPUs already.
+    """
+    if cpus < 0.1:
+        return None
+    return (
+        f"warning: other processes use {cpus:.1f} CPUs; rates and times will be off,"
+        " CPU times per request hold"
+    )
+
+
+def cpusInUse(seconds: float = 2.0) -> float:
+    """
+    How many CPUs are in use now, when nothing is measured yet.
+    """
+    before = machineSeconds()
+    time.sleep(seconds)
+    return (machineSeconds() - before) / seconds
 
 
 def runOne(name: str, plan: Plan) -> report.Result | None:
@@ -148,6 +169,9 @@ def main(arguments: Sequence[str]) -> int:
     plan = Plan(options.quick, say)
     described = machine.describe()
     print(f"Measured on {machine.oneLine(described)}.", flush=True)
+    warning = busyWarning(cpusInUse())
+    if warning is not None:
+        print(warning, file=sys.stderr)
     failed = False
     for name in NAMES:
         if options.only and name not in options.only:

@@ -554,6 +554,13 @@ class RunTests(SynchronousTestCase):
         self.assertIn("README.md not", run.publish(results, self.machine))
         self.assertEqual(run.README.read_text(), "# Name\n")
 
+    def test_busyMachine(self) -> None:
+        """
+        It is said if the machine has other things to do.
+        """
+        self.assertIsNone(run.busyWarning(0.05))
+        self.assertIn("use 1.3 CPUs", run.busyWarning(1.3) or "")
+
     def test_everyNameIsAModule(self) -> None:
         """
         Each name that can be asked for is a measurement.

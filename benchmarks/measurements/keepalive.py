@@ -34,7 +34,7 @@ def measure(plan: Plan) -> Result:
     """
     The two in turn.
     """
-    seconds, rounds = plan.pick(5, 1), plan.pick(4, 1)
+    seconds, rounds = plan.pick(5, 1), plan.pick(3, 1)
     with ExitStack() as running:
         contenders = {}
         for server in (servers.ours(1, name=ONE), servers.plain()):
