@@ -95,7 +95,7 @@ class TwistdTests(ClusterTestCase):
             text = file.read()
         for slot in (0, 1):
             self.assertRegex(text, rf"\[slot {slot} generation 1 pid \d+\] ready")
-            self.assertRegex(text, rf"\[slot {slot} generation 1 pid \d+\].* Starting factory")
+            self.assertRegex(text, rf"\[slot {slot} generation 1 pid \S+\].* Starting factory")
         os.kill(pid, signal.SIGTERM)
         await endOf(pid)
         processes.reapOrphan(pid)
