@@ -47,6 +47,7 @@ from twisted_cluster.master.journal import Journal
 from twisted_cluster.master.listener import Listener, bind
 from twisted_cluster.master.reload import Reloader
 from twisted_cluster.master.sentinel import Sentinel
+from twisted_cluster.master.strangers import StrangerReaper
 from twisted_cluster.master.supervisor import Supervisor
 from twisted_cluster.master.touch import TouchWatch
 from twisted_cluster.master.worker import Surroundings, Worker
@@ -129,6 +130,7 @@ class Master:
         self._supervisor.onChange = self._onChange
         self._supervisor.onLeaving = self._onLeaving
         self._supervisor.onBootFailed = self._onBootFailed
+        self._strangers = StrangerReaper(reactor) if os.getpid() == 1 else None
         self._touch = self._makeTouchWatch()
 
     def _makeDispatcher(self) -> Dispatcher:
@@ -174,6 +176,8 @@ class Master:
         Spawn the workers.
         """
         self.sentinel.start()
+        if self._strangers is not None:
+            self._strangers.start()
         # Before the first worker has credit, lest the master begin to accept.
         self._share()
         self._supervisor.start(self._wanted)
@@ -215,6 +219,8 @@ class Master:
         yield self._supervisor.stop(now, reason)
         self._dispatcher.shedWaiting("the master is stopping")
         self._supervisor.finish()
+        if self._strangers is not None:
+            self._strangers.stop()
         self._spawner.stop()
         self.sentinel.stop()
 
