@@ -126,7 +126,7 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
             _Help(
                 "restart-intensity",
                 "N",
-                "Give a slot up after N crashes within the time of --restart-period.",
+                "Give a slot up after more than N crashes within the time of --restart-period.",
             ),
             _Help("restart-period", "TIME", "See --restart-intensity."),
         ),

@@ -19,6 +19,7 @@ from twisted_cluster.errors import AppLoadError
 from twisted_cluster.interfaces import IDrainable
 from twisted_cluster.testing import pretendWorker
 from twisted_cluster.wire import commands
+from twisted_cluster.worker import session
 from twisted_cluster.worker.loader import WrongName
 from twisted_cluster.worker.session import SILENT_LIMIT, encodeBootFailed
 
@@ -237,8 +238,9 @@ class SocketTests(SessionTestCase):
 
     def test_manySilent(self) -> None:
         """
-        No more of them are kept that way than the master gives credit.
+        No more of them are kept that way than the master can be asked to hold.
         """
+        self.patch(session, "SILENT_MOST", 16)
         self.begin(EchoFactory(Echo))
         self.connect(10)
         self.connect(10)

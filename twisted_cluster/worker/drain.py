@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol
 
 from twisted_cluster import kernel
-from twisted_cluster.interfaces import IDrainable
+from twisted_cluster.interfaces import IDrainable, IMigratable
 
 
 def innermost(protocol: Any) -> Any:
@@ -62,7 +62,7 @@ def isIdle(protocol: Any) -> bool:
     """
     Whether C{protocol}, an innermost one, can be closed without loss.
     """
-    if IDrainable.providedBy(protocol):
+    if IDrainable.providedBy(protocol) or IMigratable.providedBy(protocol):
         return bool(protocol.isIdle())
     if isHTTP(protocol):
         return not protocol.requests and not protocol._buffer

@@ -23,7 +23,7 @@ CHANNEL_DESCRIPTOR = 3
 NO_MASTER = 2
 """The exit code of a worker that there is no master for."""
 
-_MASTERS_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+_MASTERS_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def begin() -> tuple[socket.socket, Preamble] | int:

@@ -26,9 +26,13 @@ from twisted_cluster.wire.preamble import Preamble
 from twisted_cluster.worker import drain, loader, migration
 from twisted_cluster.worker.ports import HandoffPort, Interception, SharedAcceptor, wrapFactory
 
-SILENT_LIMIT = 1.0
+SILENT_LIMIT = 5.0
 """Seconds after which a connection on which nothing happens is acknowledged
 all the same, so that the master does not hold its copy for ever."""
+
+SILENT_MOST = 256
+"""How many such connections there may be before the oldest is acknowledged:
+the master holds a descriptor for each."""
 
 CLOSED_DELAY = 0.02
 """Seconds that the report of a closed connection may wait for another one to
@@ -245,7 +249,7 @@ class WorkerSession(Channel):
         if transport.handoff is None:
             return
         self._silent[transport.handoff] = transport
-        if len(self._silent) > self._plan.credit:
+        if len(self._silent) > SILENT_MOST:
             self._silent[next(iter(self._silent))]._touch()
 
     def touched(self, number: int) -> None:
