@@ -539,10 +539,16 @@ class ClusterTestCase(TestCase):
         """
         Stop a cluster that the test has not stopped itself.
         """
-        if cluster.exit is None:
-            for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGTERM):
+        for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGTERM):
+            if cluster.exit is None:
                 cluster.signal(number)
-            await cluster.isExit()
+            if number == signal.SIGTERM:
+                # Two signals of a kind may arrive as one.
+                await cluster.when(
+                    "the first signal's effect",
+                    lambda: cluster.exit or cluster.matching("] stopping: "),
+                )
+        await cluster.isExit()
         cluster.transport.loseConnection()
 
     async def _nothingIsLeft(self) -> None:
