@@ -546,7 +546,7 @@ class ClusterTestCase(TestCase):
                 # Two signals of a kind may arrive as one.
                 await cluster.when(
                     "the first signal's effect",
-                    lambda: cluster.exit or cluster.matching("] stopping: "),
+                    lambda: cluster.exit or cluster.matching(r"Journal#\w+\] stopping: "),
                 )
         await cluster.isExit()
         cluster.transport.loseConnection()
