@@ -524,6 +524,13 @@ class ViolationTests(ChannelTestCase):
         """
         self.assertViolated(b"GET / HTTP/1.1\r\n\r\n" * 20, "a key of 18245 bytes")
 
+    def test_endless(self) -> None:
+        """
+        A box that goes on and on.
+        """
+        value = b"\0\1k\xff\xff" + bytes(65_535)
+        self.assertViolated(value * 17, "a box of more than 1048576 bytes")
+
     def test_empty(self) -> None:
         """
         A box with nothing in it.

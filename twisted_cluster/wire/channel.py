@@ -37,6 +37,9 @@ MAX_DESCRIPTORS = 253
 MAX_KEY = 255
 """The bytes that a key of an AMP box may have."""
 
+MAX_BOX = 1 << 20
+"""The bytes that a box may have; the largest of ours has three values."""
+
 _READ_SIZE = 16_384
 # As a plain number: an enum member's "&" costs more than the rest of the line.
 _TRUNCATED = int(socket.MSG_CTRUNC)
@@ -311,12 +314,21 @@ class Channel(AMP):
             while self.transport.connected:
                 box, end = parseBox(data, start)
                 if box is None:
+                    self._checkRest(len(data) - start)
                     break
                 start = end
                 self.ampBoxReceived(box)
         except Exception as error:
             self.violated(error)
         self._rest = data[start:]
+
+    def _checkRest(self, size: int) -> None:
+        """
+        @raise PeerError: if a box is still not complete after C{size} bytes
+            that no command of ours can have.
+        """
+        if size > MAX_BOX:
+            raise PeerError(f"a box of more than {MAX_BOX} bytes")
 
     def ampBoxReceived(self, box: dict[bytes, bytes]) -> None:
         """
