@@ -53,11 +53,12 @@ def ours(workers: int, *options: str, app: str = "hello", name: str = OURS) -> S
 
 def plain(app: str = "hello", resource: str = "Hello") -> Server:
     """
-    The same site in one process of stock Twisted.
+    The same site in one process of stock Twisted, with the accept queue that
+    the cluster has: its own default overflows under 200 connections.
     """
     port = freePort()
     arguments = [_twistd(), "-n", "--pidfile=", "web"]
-    arguments += [f"--listen=tcp:{port}:interface=127.0.0.1"]
+    arguments += [f"--listen=tcp:{port}:interface=127.0.0.1:backlog=1024"]
     arguments += [f"--class=benchmarks.apps.{app}.{resource}"]
     return Server(PLAIN, arguments, port)
 

@@ -270,7 +270,7 @@ class GiveUpTests(SynchronousTestCase):
         """
         counted: list[float] = []
         for crash, decision in zip(crashes, live(policy, crashes), strict=True):
-            if isForgiven(policy, crash):
+            if isForgiven(policy, crash) or crash.exit.failure is not None:
                 self.assertIsInstance(decision, Restart)
                 continue
             counted.append(crash.at)
@@ -310,3 +310,28 @@ class GiveUpTests(SynchronousTestCase):
             histories[slot] = decision.history
             decisions[slot].append(decision)
         self.assertEqual(decisions, {0: live(policy, one), 1: live(policy, other)})
+
+
+class NotStartedTests(SynchronousTestCase):
+    """
+    A process that could not be started at all.
+    """
+
+    def test_neverGivesUp(self) -> None:
+        """
+        A lack of descriptors or memory does not cost a slot, however long it
+        lasts; the attempts get rarer, and the crashes of the app are still
+        counted.
+        """
+        missing = ExitStatus(failure="Too many open files")
+        history = History(crashes=(0.0,), consecutive=1)
+        delays = []
+        for at in range(100):
+            decision = decide(POLICY, history, Crash(at / 10, False, 0.0, missing), longest)
+            assert isinstance(decision, Restart)
+            delays.append(decision.delay)
+            history = decision.history
+        self.assertEqual(history.crashes, (0.0,))
+        self.assertGreater(delays[0], 0)
+        self.assertEqual(delays, sorted(delays))
+        self.assertAlmostEqual(delays[-1], POLICY.cap, delta=POLICY.cap * 0.01)

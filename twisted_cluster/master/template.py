@@ -435,7 +435,7 @@ class Template(ProcessProtocol):
             self.log.error("[{name}] {status}", name=self.name, status=status)
         for process, _, channel in requests:
             channel.close()
-            process.exited(ExitStatus(failure=f"its template was gone: {status}"))
+            process.exited(status)
         children, self._children = self._children, {}
         for process in children.values():
             process.orphaned()

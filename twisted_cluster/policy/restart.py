@@ -109,18 +109,23 @@ def decide(
     @param random: Returns a number from 0 up to but not including 1, for the
         jitter.
     """
+    # Slots that crash for a common cause would otherwise all come back at the
+    # same moment, and meet the cause together again.
+    jitter = 0.5 + random() / 2
     recent = tuple(at for at in history.crashes if crash.at - at <= policy.period)
     if _isNoEvidence(policy, crash):
         return Restart(0.0, History(recent))
+    if crash.exit.failure is not None:
+        # The system could not start a process at all, for want of descriptors
+        # or memory.  That passes, and must not cost the slot.
+        waited = History(recent, history.consecutive + 1)
+        return Restart(longestDelay(policy, waited.consecutive + 1) * jitter, waited)
     counted = History((*recent, crash.at), history.consecutive + 1)
     if len(counted.crashes) > policy.intensity:
         return GiveUp(
             f"{len(counted.crashes)} crashes in {policy.period:g} s, the last one: {crash.exit}",
             counted,
         )
-    # Slots that crash for a common cause would otherwise all come back at the
-    # same moment, and meet the cause together again.
-    jitter = 0.5 + random() / 2
     return Restart(longestDelay(policy, counted.consecutive) * jitter, counted)
 
 
