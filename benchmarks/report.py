@@ -202,7 +202,7 @@ def readmeBlock(results: Mapping[str, Result], machine: str) -> str:
     ]
     return "\n\n".join(
         (
-            f"{cpu.how.split('.')[0]}:",
+            f"{cpu.how.partition('. ')[0]}:",
             markdownTable(cpu.columns, cpu.rows),
             "Beside Node's cluster module, in the same run:",
             markdownTable(("", "twisted_cluster", "Node.js cluster"), lines),
