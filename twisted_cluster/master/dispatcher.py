@@ -255,32 +255,39 @@ class Dispatcher:
         filled, self._filled = self._filled, []
         for recipient in filled:
             if recipient.resumed:
-                self._flushResumed(recipient)
-            if not recipient.pending:
-                continue
-            pending, recipient.pending = recipient.pending, []
-            first = recipient.sequence
-            recipient.sequence = first + len(pending)
-            recipient.held.update(enumerate(pending, first))
-            self._exhaust(recipient)
-            recipient.channel.sendHandoff(
-                first,
-                [connection.listener for connection in pending],
-                [connection.descriptor for connection in pending],
-            )
+                self._sendResumed(recipient)
+            if recipient.pending:
+                self._sendPending(recipient)
 
-    def _flushResumed(self, recipient: Recipient) -> None:
+    def _sendPending(self, recipient: Recipient) -> None:
+        pending, recipient.pending = recipient.pending, []
+        recipient.channel.sendHandoff(
+            self._number(recipient, pending),
+            [connection.listener for connection in pending],
+            [connection.descriptor for connection in pending],
+        )
+
+    def _sendResumed(self, recipient: Recipient) -> None:
         resumed, recipient.resumed = recipient.resumed, []
-        first = recipient.sequence
-        recipient.sequence = first + len(resumed)
-        recipient.held.update(enumerate(resumed, first))
-        self._exhaust(recipient)
         recipient.channel.sendResume(
-            first,
+            self._number(recipient, resumed),
             [connection.listener for connection in resumed],
             [connection.descriptor for connection in resumed],
             [connection.state or b"" for connection in resumed],
         )
+
+    def _number(self, recipient: Recipient, connections: Sequence[Connection]) -> int:
+        """
+        Enter what C{recipient} is about to be sent into its books, and use up
+        its credit.
+
+        @return: The number of the first connection.
+        """
+        first = recipient.sequence
+        recipient.sequence = first + len(connections)
+        recipient.held.update(enumerate(connections, first))
+        self._exhaust(recipient)
+        return first
 
     def acknowledge(
         self, recipient: Recipient, received: int, closed: int, touched: Iterable[int]
