@@ -99,3 +99,15 @@ def processUsage(pid: int) -> tuple[float, bool] | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / _TICKS, fields[0] == b"R"
+
+
+def nameProcess(name: str) -> None:
+    """
+    Have C{top} and C{ps -o comm} show this process as C{name}, of which the
+    kernel keeps 15 characters.  Without C{/proc} nothing happens.
+    """
+    try:
+        with open("/proc/self/comm", "w", encoding="ascii") as comm:
+            comm.write(name)
+    except OSError:
+        return

@@ -108,3 +108,27 @@ class RenewalTests(ClusterTestCase):
         await cluster.says(f"pid {before[0]}] exited")
         await cluster.allReady(2)
         self.assertEqual(processes.childrenOf(second), [cluster.ready()[0]])
+
+
+class NameTests(ClusterTestCase):
+    """
+    Whoever looks at the processes of a machine sees which is which.
+    """
+
+    async def test_names(self) -> None:
+        """
+        The name of a process has its slot and generation, forked or not.
+        """
+        for options in ((), ("--no-preload",)):
+            cluster = await self.cluster("hello:resource", *options)
+            names = [self._name(pid) for _, pid in sorted(cluster.ready().items())]
+            self.assertEqual(names, ["worker 0.1", "worker 1.1"])
+            self.assertEqual([self._name(pid) for pid in templates(cluster)], self._wanted(options))
+            await cluster.stop()
+
+    def _wanted(self, options: tuple[str, ...]) -> list[str]:
+        return [] if options else ["template 1"]
+
+    def _name(self, pid: int) -> str:
+        with open(f"/proc/{pid}/comm") as comm:
+            return comm.read().strip()

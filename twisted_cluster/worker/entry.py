@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import Any
 
-from twisted_cluster import context
+from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
 from twisted_cluster.wire import preamble
 from twisted_cluster.wire.preamble import Preamble
@@ -65,6 +65,7 @@ def runWorker(channel: socket.socket, plan: Preamble) -> int:
     from twisted_cluster.worker import loader, log
 
     context.current().enter(context.Role.WORKER, plan.slot, plan.generation)
+    kernel.nameProcess(f"worker {plan.slot}.{plan.generation}")
     log.begin(plan.logTimes)
     installReactor(plan)
     try:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted_cluster import context
+from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
 from twisted_cluster.wire import commands, preamble
 from twisted_cluster.wire.channel import MAX_DESCRIPTORS, parseBox
@@ -41,6 +41,7 @@ def runTemplate(control: socket.socket, plan: Preamble) -> int:
     # The master says when to end, also if somebody signals all of its group.
     signal.signal(signal.SIGTERM, entry.leaveToMaster)
     context.current().enter(context.Role.TEMPLATE, None, plan.generation)
+    kernel.nameProcess(f"template {plan.generation}")
     log.begin(plan.logTimes)
     entry.installReactor(plan)
     template = Template(control, plan)
@@ -268,6 +269,7 @@ def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) 
     except (OSError, PeerError):
         return entry.NO_MASTER
     context.current().enter(context.Role.WORKER, plan.slot, plan.generation)
+    kernel.nameProcess(f"worker {plan.slot}.{plan.generation}")
     log.resume(plan.logTimes)
     if failure is not None:
         return entry.refuse(channel, failure)
