@@ -38,9 +38,6 @@ CLOSED_DELAY = 0.02
 """Seconds that the report of a closed connection may wait for another one to
 go with."""
 
-OFFER_BATCH = 16
-"""How many connections one offer may have: AMP limits what their states take."""
-
 DRAIN_INTERVAL = 0.1
 """Seconds between two looks at the connections of a draining worker."""
 
@@ -79,11 +76,7 @@ class WorkerSession(Channel):
         self._draining: LoopingCall | None = None
         self._acceptors: list[SharedAcceptor] = []
         self._migrate = False
-        self._movable: dict[Any, None] = {}
-        self._offered: dict[Any, int] = {}
-        self._offers = 0
-        self._sent = 0
-        self._offerCall: IDelayedCall | None = None
+        self._offers = migration.Offers(reactor, self._sendOffer)
         self._stopping = False
         self._patience = 0.0
         self.onExit: Callable[[int], object] = lambda code: None
@@ -264,8 +257,7 @@ class WorkerSession(Channel):
         """
         A connection is over.
         """
-        self._movable.pop(transport, None)
-        self._offered.pop(transport, None)
+        self._offers.forget(transport)
         if self._open.pop(transport, None) is not None and transport.handedOff:
             self._closed += 1
             if self._later is None and self._report is None:
@@ -351,10 +343,10 @@ class WorkerSession(Channel):
             if not told:
                 self._open[transport] = True
                 self._try(self._beginDrain, transport)
-        for transport in tuple(self._movable):
-            self._try(self._offerIfIdle, transport)
+        for transport in self._offers.moving():
+            self._try(self._offers.offerIfIdle, transport)
         if self._reactor.seconds() >= self._patience:
-            for transport in [one for one in self._open if one not in self._movable]:
+            for transport in [one for one in self._open if one not in self._offers]:
                 self._try(drain.closeIfIdle, transport)
         if not self._open and self._draining is not None:
             self._draining.stop()
@@ -372,77 +364,29 @@ class WorkerSession(Channel):
 
     def _beginDrain(self, transport: Any) -> None:
         if self._migrate and migration.canMove(transport):
-            self._movable[transport] = None
-            migration.prepare(transport, self._offerIfIdle)
+            self._offers.watch(transport)
         else:
             drain.begin(drain.innermost(transport.protocol))
 
-    # Migration.
-
-    def _offerIfIdle(self, transport: Any) -> None:
-        if transport not in self._movable or transport in self._offered:
-            return
-        if migration.pauseIfIdle(transport):
-            # One that nobody has said a word on yet is still held by the
-            # master as well.
-            transport._touch()
-            self._offered[transport] = self._offers
-            self._offers += 1
-            if self._offerCall is None:
-                self._offerCall = self._reactor.callLater(0, self._sendOffers)
-
-    def _sendOffers(self) -> None:
+    def _sendOffer(self, offers: list[migration.Offer]) -> None:
         """
-        Offer all connections that have become idle in this turn.
+        Offer connections, after a report: what has not been acknowledged is
+        still held by the master as well.
         """
-        self._offerCall = None
         self._sendReport()
-        batch: list[tuple[int, Any, bytes]] = []
-        for transport, number in list(self._offered.items()):
-            if number < self._sent:
-                continue
-            try:
-                batch.append((number, transport, migration.stateOf(transport)))
-            except Exception:
-                self.log.failure("the app can't let a connection go to another worker")
-                self._keep(transport)
-            if len(batch) == OFFER_BATCH:
-                self._sendBatch(batch)
-                batch = []
-        self._sent = self._offers
-        if batch:
-            self._sendBatch(batch)
-
-    def _sendBatch(self, batch: list[tuple[int, Any, bytes]]) -> None:
         plans = self._plan.listeners
         box = commands.encode(
             commands.Offer,
-            numbers=[number for number, _, _ in batch],
-            listeners=[plans.index(transport.server.plan) for _, transport, _ in batch],
-            states=[carried for _, _, carried in batch],
+            numbers=[offer.number for offer in offers],
+            listeners=[plans.index(offer.transport.server.plan) for offer in offers],
+            states=[offer.state for offer in offers],
         )
-        self.transport.writeWithDescriptors(box, [one.fileno() for _, one, _ in batch])
+        self.transport.writeWithDescriptors(box, [offer.transport.fileno() for offer in offers])
 
     @commands.Taken.responder
     def _taken(self, taken: list[int], declined: list[int]) -> dict[str, Any]:
-        byNumber = {number: transport for transport, number in self._offered.items()}
-        for number in taken:
-            if number in byNumber:
-                migration.letGo(byNumber[number])
-        for number in declined:
-            if number in byNumber:
-                self._keep(byNumber[number])
+        self._offers.answered(taken, declined)
         return {}
-
-    def _keep(self, transport: Any) -> None:
-        """
-        Serve on what no other worker gets.
-        """
-        self._offered.pop(transport, None)
-        self._movable.pop(transport, None)
-        if transport.connected:
-            migration.goOn(transport)
-            drain.begin(drain.innermost(transport.protocol))
 
     def _drained(self) -> None:
         if self.transport.connected:
@@ -487,8 +431,8 @@ class WorkerSession(Channel):
                 loop.stop()
         if not self._stopping:
             self.log.error("the master is gone; this worker finishes what it serves and exits")
-            for transport in list(self._movable):
-                self._try(self._keep, transport)
+            for transport in self._offers.moving():
+                self._try(self._offers.keep, transport)
             self._drain(self._plan.drainGrace, migrate=False)
             self._migrate = False
             if self._draining is None or not self._draining.running:
