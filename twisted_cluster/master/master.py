@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 import twisted_cluster
 from twisted_cluster import kernel
-from twisted_cluster.config import ClusterConfig
+from twisted_cluster.config import MAX_WORKERS, ClusterConfig
 from twisted_cluster.errors import (
     ClusterError,
     NoSuchSlot,
@@ -55,8 +55,6 @@ from twisted_cluster.policies import SHARED
 from twisted_cluster.policy.scheduling import RoundRobin
 from twisted_cluster.wire.commands import MAX_VALUE
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
-
-MAX_WORKERS = 1024
 
 LEAVING_GRACE = 0.1
 """Seconds between a worker's word that it was told to terminate and its

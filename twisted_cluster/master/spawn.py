@@ -20,9 +20,9 @@ from zope.interface import implementer
 
 from twisted_cluster.events import ExitStatus
 from twisted_cluster.interfaces import HelperStatus, IWorkerObserver, IWorkerProcess, IWorkerSpawner
+from twisted_cluster.wire.preamble import CHANNEL_DESCRIPTOR
 
 WORKER_MODULE = "twisted_cluster.worker"
-CHANNEL_DESCRIPTOR = 3
 MAX_LINE = 16_384
 """Bytes of a worker's output line after which it is cut in two."""
 

@@ -30,7 +30,6 @@ from twisted_cluster.interfaces import (
     IWorkerSpawner,
 )
 from twisted_cluster.master.spawn import (
-    CHANNEL_DESCRIPTOR,
     ExecSpawner,
     LineRelay,
     exitStatusOf,
@@ -38,7 +37,7 @@ from twisted_cluster.master.spawn import (
 )
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import Channel, ChannelTransport, closeDescriptors
-from twisted_cluster.wire.preamble import Preamble, encode
+from twisted_cluster.wire.preamble import CHANNEL_DESCRIPTOR, Preamble, encode
 
 RENEWAL_DELAY = 1.0
 """Seconds after which a template that has died is replaced, unless a worker is

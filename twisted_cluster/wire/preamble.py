@@ -18,6 +18,9 @@ from twisted_cluster.errors import PeerError
 from twisted_cluster.wire.commands import PROTOCOL_VERSION
 
 _LENGTH = struct.Struct("!I")
+CHANNEL_DESCRIPTOR = 3
+"""The descriptor under which a worker, or a template, finds its channel."""
+
 MAX_PREAMBLE = 1 << 20
 """The bytes that a preamble may have."""
 

@@ -16,9 +16,7 @@ from typing import Any
 from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
 from twisted_cluster.wire import preamble
-from twisted_cluster.wire.preamble import Preamble
-
-CHANNEL_DESCRIPTOR = 3
+from twisted_cluster.wire.preamble import CHANNEL_DESCRIPTOR, Preamble
 
 NO_MASTER = 2
 """The exit code of a worker that there is no master for."""
