@@ -107,3 +107,9 @@ class ConnectionMigrated(ClusterError):
 
     def __init__(self) -> None:
         super().__init__("the connection goes on in another worker")
+
+
+class StateUnavailable(ClusterError):
+    """
+    State, cache or leases can't be reached now.
+    """

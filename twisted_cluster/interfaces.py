@@ -6,14 +6,17 @@ may provide.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
 from twisted_cluster.events import ExitStatus, ListenerState, State
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 Peer = tuple[Any, ...]
 """The address of a client as accept(2) gave it; empty for a UNIX socket."""
@@ -351,4 +354,213 @@ class IMigratable(Interface):
         transport in place, instead of C{connectionMade}.
 
         @param state: What C{migrationState} gave.
+        """
+
+
+# What is shared.  All values are as L{twisted_cluster.wire.values} encodes
+# them, so that a backend neither reads nor understands them.
+
+MAX_KEY = 1024
+"""The longest key of the state or the cache, and the longest name of a lease,
+in bytes of UTF-8."""
+
+MAX_SHARED_VALUE = 16 << 20
+"""The most bytes that one encoded value of the state or the cache may have."""
+
+MAX_STATE = 256 << 20
+"""The most bytes that the keys and values of the state may have together."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """
+    One step of the state.
+
+    @ivar version: The version after it; that before it was one less.
+    @ivar items: The keys that it touches, with their new values; L{None}
+        stands for a key that is no more.
+    """
+
+    version: int
+    items: Mapping[str, bytes | None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """
+    The whole state at one moment.
+
+    @ivar epoch: Another one whenever versions begin anew.
+    """
+
+    epoch: str
+    version: int
+    items: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Write:
+    """
+    A step of the state that somebody asks for: all of it happens, or nothing.
+    A key may be in C{sets} or in C{increments}, not in both.
+
+    @ivar id: A unique name.  The same write repeated takes effect once.
+    @ivar sets: New values; L{None} deletes.
+    @ivar expects: What must hold for it to happen; L{None} stands for a key
+        that is absent.
+    @ivar increments: What to add to integers.  An absent key counts as 0.
+    """
+
+    id: str
+    sets: Mapping[str, bytes | None] = field(default_factory=dict)
+    expects: Mapping[str, bytes | None] = field(default_factory=dict)
+    increments: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """
+    What became of a write.
+
+    @ivar applied: Whether all that it expected held.
+    @ivar version: The version of the state that the answer speaks of.
+    @ivar items: The keys that the write names, as they are in that version;
+        L{None} stands for an absent one.
+    """
+
+    applied: bool
+    version: int
+    items: Mapping[str, bytes | None]
+
+
+class IBackendListener(Interface):
+    """
+    Who hears what happens in a backend.  Lives in the master.  Nothing is
+    called before C{start} of the backend is, nor after C{stop} is.
+    """
+
+    def changed(change: Change) -> None:
+        """
+        The state went one step ahead, after the snapshot and all the steps
+        that were told before.
+        """
+
+    def resynced(snapshot: Snapshot) -> None:
+        """
+        Steps were missed, or versions begin anew; this is the state now.
+        """
+
+    def leaseFreed(name: str) -> None:
+        """
+        A lease may be had: whoever waits for it should try now.  It may come
+        when it is not so, and it may be missing if a holder expires.
+        """
+
+    def published(topic: str, data: bytes) -> None:
+        """
+        A master of this cluster, perhaps this one, published C{data}.
+        """
+
+    def availability(up: bool, reason: str) -> None:
+        """
+        The backend can be reached again, or can't be.
+
+        @param reason: Why, in words.
+        """
+
+
+class IStateBackend(Interface):
+    """
+    Holds state, cache and leases.  Lives in the master.
+
+    Each Deferred may fail with L{twisted_cluster.errors.StateUnavailable},
+    and with L{twisted_cluster.errors.AppError} if what is asked for is
+    refused: an increment of what is no integer, or beyond 64 bits, or one
+    value too many.
+    """
+
+    def start(listener: IBackendListener) -> Deferred[None]:
+        """
+        Begin.
+
+        @return: A Deferred that fires when the snapshot is there.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        End; what still waits fails with C{StateUnavailable}.
+        """
+
+    def snapshot() -> Snapshot:
+        """
+        The state as it has been told to the listener.  The caller must not
+        keep it: C{items} may be the living mapping.
+        """
+
+    def write(write: Write) -> Deferred[Written]:
+        """
+        Carry out a write.  The listener has been told of it before the
+        Deferred fires.  One that changes no value takes no step.
+        """
+
+    def cacheGet(key: str) -> Deferred[bytes | None]:
+        """
+        What the cache holds for C{key}; L{None} if nothing.
+        """
+
+    def cacheSet(key: str, value: bytes, ttl: float | None) -> Deferred[None]:
+        """
+        Have the cache hold C{value}.
+
+        @param ttl: For how many seconds; L{None}: until it is pushed out.
+        """
+
+    def cacheDelete(key: str) -> Deferred[bool]:
+        """
+        Have the cache hold nothing for C{key}.
+
+        @return: A Deferred of whether it held something.
+        """
+
+    def cacheIncrement(key: str, by: int, ttl: float | None) -> Deferred[int]:
+        """
+        Add to an integer.  An absent key counts as 0.
+
+        @param ttl: Seconds for which the cache holds the key if it was absent.
+            A key that was there keeps its own.
+        @return: A Deferred of the sum.
+        """
+
+    def acquire(name: str, owner: str, seconds: float) -> Deferred[int | None]:
+        """
+        Get a lease if nobody has it.
+
+        @param owner: Unique to this request.
+        @param seconds: How long it lasts unless it is renewed.
+        @return: A Deferred of the fencing token, larger than all that were
+            given out for C{name} before; L{None} if somebody else has it.
+        """
+
+    def renew(name: str, owner: str, seconds: float) -> Deferred[bool]:
+        """
+        Have a lease for C{seconds} from now on.
+
+        @return: A Deferred of whether C{owner} still had it.
+        """
+
+    def release(name: str, owner: str) -> Deferred[bool]:
+        """
+        Give up a lease.  The listeners of all masters hear C{leaseFreed}.
+
+        @return: A Deferred of whether C{owner} still had it.
+        """
+
+    def publish(topic: str, data: bytes) -> Deferred[None]:
+        """
+        Have the listeners of all masters hear C{published}, this one too.
+        """
+
+    def describe() -> dict[str, Any]:
+        """
+        What status shows of it, fit for JSON: at least C{kind} and C{up}.
         """
