@@ -360,6 +360,9 @@ class IMigratable(Interface):
 # What is shared.  All values are as L{twisted_cluster.wire.values} encodes
 # them, so that a backend neither reads nor understands them.
 
+RESERVED = "twisted_cluster."
+"""What the package's own topics and leases begin with; apps may use none."""
+
 MAX_KEY = 1024
 """The longest key of the state or the cache, and the longest name of a lease,
 in bytes of UTF-8."""
@@ -369,6 +372,9 @@ MAX_SHARED_VALUE = 16 << 20
 
 MAX_STATE = 256 << 20
 """The most bytes that the keys and values of the state may have together."""
+
+MAX_INTEGER = (1 << 63) - 1
+"""The largest sum of an increment; the smallest is one below its negative."""
 
 
 @dataclass(frozen=True)
@@ -424,8 +430,8 @@ class Written:
 
     @ivar applied: Whether all that it expected held.
     @ivar version: The version of the state that the answer speaks of.
-    @ivar items: The keys that the write names, as they are in that version;
-        L{None} stands for an absent one.
+    @ivar items: At least the keys of its C{increments}, as they are in that
+        version, if it was applied.
     """
 
     applied: bool
@@ -535,7 +541,8 @@ class IStateBackend(Interface):
         """
         Get a lease if nobody has it.
 
-        @param owner: Unique to this request.
+        @param owner: Unique to this request, which may be repeated: whoever
+            has it already gets its token again.
         @param seconds: How long it lasts unless it is renewed.
         @return: A Deferred of the fencing token, larger than all that were
             given out for C{name} before; L{None} if somebody else has it.

@@ -1,0 +1,4 @@
+"""
+Where state, cache and leases are held.  Each module has one kind; all of it
+lives in the master.
+"""
