@@ -113,3 +113,9 @@ class StateUnavailable(ClusterError):
     """
     State, cache or leases can't be reached now.
     """
+
+
+class LeaseTimedOut(ClusterError):
+    """
+    Nobody gave up a lease for as long as somebody was willing to wait.
+    """

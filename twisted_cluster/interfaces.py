@@ -370,8 +370,12 @@ in bytes of UTF-8."""
 MAX_SHARED_VALUE = 16 << 20
 """The most bytes that one encoded value of the state or the cache may have."""
 
-MAX_STATE = 256 << 20
-"""The most bytes that the keys and values of the state may have together."""
+ITEM_OVERHEAD = 16
+"""Bytes that an item of the state counts for beside its key and value."""
+
+MAX_STATE = 255 << 20
+"""The most bytes that the items of the state may have together, so that all of
+it is one message."""
 
 MAX_INTEGER = (1 << 63) - 1
 """The largest sum of an increment; the smallest is one below its negative."""

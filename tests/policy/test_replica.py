@@ -186,10 +186,10 @@ class DecideTests(SynchronousTestCase):
         """
         The state can't grow beyond its limit, but shrink where it is beyond.
         """
-        size = self.replica.size
-        self.assertIsNotNone(decide(self.replica, Write("w", sets={"c": b"by"}), limit=size + 3))
-        with self.assertRaisesRegex(AppError, f"it would have {size + 3} bytes, more than the"):
-            decide(self.replica, Write("w", sets={"c": b"by"}), limit=size + 2)
+        size = self.replica.size + weight("c", b"by")
+        self.assertIsNotNone(decide(self.replica, Write("w", sets={"c": b"by"}), limit=size))
+        with self.assertRaisesRegex(AppError, f"it would have {size} bytes, more than the"):
+            decide(self.replica, Write("w", sets={"c": b"by"}), limit=size - 1)
         self.assertIsNotNone(decide(self.replica, Write("w", sets={"b": None}), limit=0))
 
     @given(items, st.lists(writes))

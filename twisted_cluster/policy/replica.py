@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from twisted_cluster.errors import AppError
-from twisted_cluster.interfaces import MAX_STATE, Change, Snapshot, Write
+from twisted_cluster.interfaces import ITEM_OVERHEAD, MAX_STATE, Change, Snapshot, Write
 from twisted_cluster.policy.counters import increased
 
 
@@ -53,7 +53,7 @@ class Replica:
     @ivar epoch: Whose versions these are.
     @ivar version: How far it has got.
     @ivar items: The encoded values by key; to be read only.
-    @ivar size: The bytes of all keys and values.
+    @ivar size: The bytes that all items count for.
     """
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
@@ -115,9 +115,9 @@ class Replica:
 
 def weight(key: str, value: bytes | None) -> int:
     """
-    The bytes that an item has.
+    The bytes that an item counts for; 0 for one that is absent.
     """
-    return 0 if value is None else len(key.encode("utf-8")) + len(value)
+    return 0 if value is None else ITEM_OVERHEAD + len(key.encode("utf-8")) + len(value)
 
 
 def decide(replica: Replica, write: Write, limit: int = MAX_STATE) -> Change | None:
