@@ -34,6 +34,9 @@ LEASE_END = RESERVED + "lease.end"
 LEASE_GRANTED = RESERVED + "lease.granted"
 LEASE_LOST = RESERVED + "lease.lost"
 
+MAX_NAME = MAX_KEY + 64
+"""The longest name of a lease, the package's own ones included."""
+
 
 class Operation(Enum):
     """

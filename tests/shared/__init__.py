@@ -1,0 +1,3 @@
+"""
+Tests of state, cache and leases as apps see them.
+"""
