@@ -109,6 +109,35 @@ class ConnectionMigrated(ClusterError):
         super().__init__("the connection goes on in another worker")
 
 
+class QueueFull(ClusterError):
+    """
+    Too much waits already for a process that reads slowly, or not at all.
+    """
+
+
+class CallFailed(ClusterError):
+    """
+    A message can't be delivered, or a call has no answer: nobody is there,
+    nobody handles it, or who handles it failed.
+
+    @ivar reason: Why.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"can't {what}: {reason}")
+        self.reason = reason
+
+
+class CallTimedOut(CallFailed):
+    """
+    A call has had no answer for as long as somebody was willing to wait.  It
+    may have been carried out, or still be.
+    """
+
+    def __init__(self, what: str, timeout: float) -> None:
+        super().__init__(what, f"no answer within {timeout:g} s")
+
+
 class StateUnavailable(ClusterError):
     """
     State, cache or leases can't be reached now.

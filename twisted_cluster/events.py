@@ -115,6 +115,21 @@ class WorkerHung(Event):
 
 
 @dataclass(frozen=True)
+class MessagesDropped(Event):
+    """
+    A worker reads so slowly that messages for it are dropped; told once, until
+    it has read all that waits.
+
+    @ivar waiting: The bytes that wait for it.
+    """
+
+    slot: int
+    generation: int
+    pid: int | None
+    waiting: int
+
+
+@dataclass(frozen=True)
 class WorkerOutput(Event):
     """
     A line that a worker wrote to its standard output or error.

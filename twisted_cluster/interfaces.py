@@ -382,6 +382,24 @@ MAX_INTEGER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
+class Message:
+    """
+    What a process of the cluster has said.
+
+    @ivar topic: What it is about.
+    @ivar value: Bytes, or what JSON can express.
+    @ivar sender: The slot that it comes from; L{None} for the master.
+    @ivar worker: In the master, the identity of the worker process that it
+        comes from; it can be compared and hashed.
+    """
+
+    topic: str
+    value: Any
+    sender: int | None
+    worker: Any = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Change:
     """
     One step of the state.

@@ -19,6 +19,7 @@ from twisted_cluster.wire.channel import (
     closeDescriptors,
     numberFrom,
 )
+from twisted_cluster.wire.parts import Inbox
 
 RESUME_BATCH = 16
 """How many connections with state go in one box, whose values AMP limits."""
@@ -57,6 +58,9 @@ class IWorkerReports(Protocol):
     def refused(self, sockets: list[int], reason: str) -> None:
         """It can't serve these."""
 
+    def messageReceived(self, lane: int, data: bytes) -> None:
+        """It sent a message."""
+
     def throttled(self, paused: bool) -> None:
         """It wants no sockets, or wants them again."""
 
@@ -82,6 +86,7 @@ class MasterSession(Channel):
         super().__init__()
         self._reports = reports
         self._groups: deque[list[int]] = deque()
+        self.boxes[b"Part"] = Inbox(reports.messageReceived).receive
         self.boxes[b"Ack"] = self._ack
         self.boxes[b"Beat"] = self._beat
 

@@ -88,6 +88,7 @@ class Surroundings:
     preamble: Callable[[int, int], Preamble]
     now: Callable[[], float] = time.time
     share: Callable[[], Sequence[int]] = tuple
+    messages: Messages | None = None
 
 
 @implementer(IWorkerObserver)

@@ -15,7 +15,7 @@ import os
 import socket
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet import main
@@ -80,6 +80,7 @@ class ChannelTransport(FileDescriptor):
 
     @ivar queued: Bytes accepted by L{write} since the beginning.
     @ivar sent: Bytes taken by the kernel since the beginning.
+    @ivar onRoom: Called when the kernel has taken some of what was queued.
     """
 
     reactor: Any
@@ -92,6 +93,7 @@ class ChannelTransport(FileDescriptor):
         self.queued = 0
         self.sent = 0
         self._groups: deque[tuple[int, Sequence[int]]] = deque()
+        self.onRoom: Callable[[], object] = lambda: None
         self.connected = True
         self.fileno = sock.fileno  # type: ignore[method-assign]
         self.protocol.makeConnection(self)
@@ -143,6 +145,15 @@ class ChannelTransport(FileDescriptor):
         if self.connected and not self.disconnecting:
             self._groups.append((self.queued, descriptors))
             self.write(data)
+
+    def doWrite(self) -> Any:
+        """
+        Write what is queued; then there may be room for more.
+        """
+        reason = super().doWrite()
+        if reason is None:
+            self.onRoom()
+        return reason
 
     def writeSomeData(self, data: Any) -> int | Exception:
         """

@@ -252,6 +252,15 @@ class Message(_Report):
     arguments = [(b"text", Unicode())]
 
 
+class Part(_Report):
+    """
+    Either way: a part of a message, see L{twisted_cluster.wire.parts}.
+    """
+
+    commandName = b"Part"
+    arguments = [(b"lane", Integer()), (b"last", Boolean()), (b"data", String())]
+
+
 class Loaded(_Report):
     """
     Template to master: the app has been imported, or has failed to

@@ -1,0 +1,297 @@
+"""
+Passes messages on between workers, and between them and the master's own code.
+Runs in the master.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_cluster.wire import courier
+from twisted_cluster.errors import AppError, CallFailed, PeerError, QueueFull
+from twisted_cluster.events import EventStream, MessagesDropped
+from twisted_cluster.interfaces import RESERVED, Message
+from twisted_cluster.wire import values
+from twisted_cluster.wire.messages import ALL, MASTER, OTHERS, Envelope, Kind, checkTopic, decode
+from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
+
+
+class IMember(Hashable, Protocol):
+    """
+    A worker process, as messages go to it.
+    """
+
+    @property
+    def slot(self) -> int:
+        """Its slot."""
+
+    @property
+    def generation(self) -> int:
+        """Its generation."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process."""
+
+
+class Messages:
+    """
+    The hub that all messages pass.
+
+    @ivar onReserved: Called with worker, topic and data of each message that
+        state, cache or leases send.
+    @ivar onUnhandled: Called with a message to the master that no handler is
+        registered for; what it returns is the answer.
+    @ivar dropped: How many messages were dropped, since a worker did not read.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ready: Callable[[], Iterable[IMember]],
+        events: EventStream,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        @param ready: Gives the workers that messages to slots go to.
+        """
+        self._ready = ready
+        self._events = events
+        self._now = now
+        self._outboxes: dict[IMember, Outbox] = {}
+        self._stuck: set[IMember] = set()
+        self._questions = courier.Questions(clock)
+        self._last: tuple[str, bytes, Packet] | None = None
+        self.handlers = courier.Handlers()
+        self.dropped = 0
+        self.onReserved: Callable[[Any, str, bytes], object] = lambda worker, topic, data: None
+        self.onUnhandled: Callable[[Message], Any] | None = None
+
+    # Who there is.
+
+    def join(self, worker: IMember, outbox: Outbox) -> None:
+        """
+        The channel of a worker is open.
+        """
+        self._outboxes[worker] = outbox
+
+    def gone(self, worker: IMember) -> None:
+        """
+        It is not any more: nobody answers what that worker was asked.
+        """
+        outbox = self._outboxes.pop(worker, None)
+        self._stuck.discard(worker)
+        if outbox is not None:
+            outbox.lost()
+        self._questions.lost(worker, f"the worker of slot {worker.slot} has ended")
+
+    # What the master's own code says.
+
+    def send(self, slot: int, topic: str, value: Any) -> Deferred[None]:
+        """
+        Send something to the worker of a slot.
+
+        @return: A Deferred that fires when it is on its way; it fails with
+            L{CallFailed} if it can't be.
+        """
+        what = f"send to slot {slot}"
+        try:
+            worker = self._find(slot, what)
+            packet = self._packet(Kind.MESSAGE, 0, slot, topic, value)
+        except (AppError, CallFailed, QueueFull) as error:
+            return fail(error)
+        return self._outboxes[worker].send(packet).addErrback(_explain, what)
+
+    def tell(self, topic: str, value: Any) -> int:
+        """
+        Send something to all Ready workers.
+
+        @return: To how many; those that have long stopped reading get nothing.
+        @raise AppError: if the topic or the value is not allowed.
+        """
+        packet = self._packet(Kind.MESSAGE, 0, ALL, topic, value)
+        return sum(self._deliver(worker, packet) for worker in tuple(self._ready()))
+
+    def call(self, slot: int, topic: str, value: Any, timeout: float = 10.0) -> Deferred[Any]:
+        """
+        Ask the worker of a slot something.
+
+        @param timeout: Seconds.
+        @return: A Deferred of the answer; it fails with L{CallFailed} or
+            L{CallTimedOut}.
+        """
+        what = f"call {topic!r} of slot {slot}"
+        try:
+            worker = self._find(slot, what)
+            values.encode(value)
+            number, answer = self._questions.ask(what, worker, timeout)
+            packet = self._packet(Kind.CALL, number, slot, topic, value)
+        except (AppError, CallFailed) as error:
+            return fail(error)
+        if not self._deliver(worker, packet):
+            self._questions.failed(number, worker, "it does not read; look at its CPU use and log")
+        return answer
+
+    def post(self, worker: Any, topic: str, data: bytes) -> Deferred[None]:
+        """
+        Send something about state, cache or leases, in the order of the calls.
+
+        @return: A Deferred that fires when it is on its way; it fails with
+            L{QueueFull} at once, and with L{ChannelLost}.
+        """
+        outbox = self._outboxes.get(worker)
+        if outbox is None:
+            return fail(CallFailed(f"tell slot {worker.slot}", "its channel is gone"))
+        # The same goes to each worker: make it once.
+        if self._last is None or self._last[0] != topic or self._last[1] is not data:
+            envelope = Envelope(Kind.MESSAGE, 0, MASTER, worker.slot, 0.0, topic, data)
+            self._last = (topic, data, Packet(STATE_LANE, envelope.encode()))
+        return outbox.send(self._last[2])
+
+    # What workers say.
+
+    def received(self, worker: IMember, lane: int, data: bytes) -> None:
+        """
+        A message has come.
+
+        @raise PeerError: if it makes no sense.
+        """
+        envelope = decode(data)
+        if lane == STATE_LANE:
+            self.onReserved(worker, envelope.topic, envelope.value)
+        elif envelope.kind is Kind.RESULT:
+            self._questions.answered(envelope.number, worker, envelope.value)
+        elif envelope.kind is Kind.FAILURE:
+            self._questions.failed(envelope.number, worker, _textOf(envelope))
+        elif envelope.target == MASTER:
+            self._handle(worker, envelope)
+        elif envelope.kind is Kind.CALL:
+            self._relayCall(worker, envelope)
+        else:
+            self._relay(worker, envelope)
+
+    def _handle(self, worker: IMember, envelope: Envelope) -> None:
+        message = Message(envelope.topic, values.decode(envelope.value), worker.slot, worker)
+        handler = self.handlers.find(envelope.topic) or self.onUnhandled
+        if envelope.kind is Kind.MESSAGE:
+            self._answer(worker, envelope, Kind.RESULT, values.encode(1))
+        if handler is None:
+            self.handlers.unheard(envelope.topic, f"slot {worker.slot}")
+            if envelope.kind is Kind.CALL:
+                self._refuse(worker, envelope, f"the master handles no {envelope.topic!r}")
+            return
+        done = courier.run(handler, message)
+        if envelope.kind is Kind.CALL:
+            done.addCallback(values.encode)
+            done.addCallback(lambda data: self._answer(worker, envelope, Kind.RESULT, data))
+        done.addErrback(self._handlerFailed, worker, envelope)
+
+    def _handlerFailed(self, failure: Failure, worker: IMember, envelope: Envelope) -> None:
+        self.log.failure("the handler of {topic!r} failed", failure, topic=envelope.topic)
+        if envelope.kind is Kind.CALL:
+            self._refuse(worker, envelope, courier.reasonOf(failure))
+
+    def _relay(self, worker: IMember, envelope: Envelope) -> None:
+        """
+        Pass on what wants no answer, and tell how many get it.
+        """
+        passed = envelope._replace(sender=worker.slot, number=0)
+        ready = tuple(self._ready())
+        if envelope.target == OTHERS:
+            receivers = [one for one in ready if one is not worker]
+        elif envelope.target == ALL:
+            receivers = list(ready)
+        else:
+            receivers = [one for one in ready if one.slot == envelope.target]
+            if not receivers:
+                self._refuse(worker, envelope, _NOBODY)
+                return
+        packet = Packet(APP_LANE, passed.encode())
+        count = sum(self._deliver(one, packet) for one in receivers)
+        if envelope.target >= 0 and not count:
+            self._refuse(worker, envelope, _FULL)
+        else:
+            self._answer(worker, envelope, Kind.RESULT, values.encode(count))
+
+    def _relayCall(self, worker: IMember, envelope: Envelope) -> None:
+        """
+        Pass on a question, and then the answer.
+        """
+        receivers = [one for one in self._ready() if one.slot == envelope.target]
+        if not receivers:
+            self._refuse(worker, envelope, _NOBODY)
+            return
+        (receiver,) = receivers
+        number, answer = self._questions.ask("", receiver, envelope.timeout)
+        answer.addCallbacks(
+            lambda value: self._answer(worker, envelope, Kind.RESULT, values.encode(value)),
+            lambda failure: self._refuse(worker, envelope, failure.value.reason),
+        )
+        passed = envelope._replace(sender=worker.slot, number=number)
+        if not self._deliver(receiver, Packet(APP_LANE, passed.encode())):
+            self._questions.failed(number, receiver, _FULL)
+
+    def _refuse(self, worker: IMember, envelope: Envelope, reason: str) -> None:
+        self._answer(worker, envelope, Kind.FAILURE, values.encode(reason))
+
+    def _answer(self, worker: IMember, envelope: Envelope, kind: Kind, value: bytes) -> None:
+        answer = Envelope(kind, envelope.number, MASTER, worker.slot, 0.0, "", value)
+        self._deliver(worker, Packet(APP_LANE, answer.encode()))
+
+    # How it gets there.
+
+    def _packet(self, kind: Kind, number: int, target: int, topic: str, value: Any) -> Packet:
+        checkTopic(topic, RESERVED)
+        envelope = Envelope(kind, number, MASTER, target, 0.0, topic, values.encode(value))
+        return Packet(APP_LANE, envelope.encode())
+
+    def _find(self, slot: int, what: str) -> IMember:
+        for worker in self._ready():
+            if worker.slot == slot and worker in self._outboxes:
+                return worker
+        raise CallFailed(what, _NOBODY)
+
+    def _deliver(self, worker: IMember, packet: Packet) -> bool:
+        """
+        @return: Whether there was room for it.
+        """
+        outbox = self._outboxes.get(worker)
+        if outbox is None:
+            return False
+        if outbox.post(packet):
+            if worker in self._stuck and not outbox.queued:
+                self._stuck.discard(worker)
+            return True
+        self.dropped += 1
+        if worker not in self._stuck:
+            self._stuck.add(worker)
+            self._events.publish(
+                MessagesDropped(
+                    self._now(), worker.slot, worker.generation, worker.pid, outbox.queued
+                )
+            )
+        return False
+
+
+_NOBODY = "it has no worker now; try again when it has"
+_FULL = "too much waits for its worker to read; send less, or wait for each message"
+
+
+def _textOf(envelope: Envelope) -> str:
+    reason = values.decode(envelope.value)
+    if not isinstance(reason, str):
+        raise PeerError("a failure without a text")
+    return reason
+
+
+def _explain(failure: Failure, what: str) -> None:
+    raise CallFailed(what, str(failure.value)) from failure.value

@@ -1,0 +1,106 @@
+"""
+What is written on a message: of which kind it is, from whom, to whom and about
+what.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from twisted_cluster.errors import AppError, PeerError
+
+MAX_TOPIC = 255
+"""The most bytes that a topic may have."""
+
+MASTER = -1
+"""The master, as sender or target; workers are known by their slots."""
+
+OTHERS = -2
+"""All workers but the one that sends."""
+
+ALL = -3
+"""All workers."""
+
+_HEAD = struct.Struct("!BQqqdB")
+
+
+class Kind(IntEnum):
+    """
+    MESSAGE: wants no answer from whoever handles it; the master says RESULT,
+    with the number of receivers, or FAILURE to a worker that sends one.
+    CALL: wants an answer.
+    RESULT: the answer.
+    FAILURE: why there is none, as text.
+    """
+
+    MESSAGE = 0
+    CALL = 1
+    RESULT = 2
+    FAILURE = 3
+
+
+class Envelope(NamedTuple):
+    """
+    One message.
+
+    @ivar number: What the sender calls it; an answer has the number of its
+        question.
+    @ivar sender: A slot, or L{MASTER}.  What a worker writes there is not
+        believed.
+    @ivar target: A slot, L{MASTER}, L{OTHERS} or L{ALL}.
+    @ivar timeout: For how many seconds the sender of a call waits.
+    @ivar value: What L{twisted_cluster.wire.values} made of it.
+    """
+
+    kind: Kind
+    number: int
+    sender: int
+    target: int
+    timeout: float
+    topic: str
+    value: bytes
+
+    def encode(self) -> bytes:
+        """
+        The bytes of it all.
+        """
+        topic = self.topic.encode("utf-8")
+        head = _HEAD.pack(
+            self.kind, self.number, self.sender, self.target, self.timeout, len(topic)
+        )
+        return b"".join((head, topic, self.value))
+
+
+def decode(data: bytes) -> Envelope:
+    """
+    The inverse of L{Envelope.encode}.
+
+    @raise PeerError: if C{data} is nothing that it makes.
+    """
+    try:
+        kind, number, sender, target, timeout, length = _HEAD.unpack_from(data)
+        start = _HEAD.size + length
+        if start > len(data):
+            raise PeerError("a message that ends within its topic")
+        topic = data[_HEAD.size : start].decode("utf-8")
+        return Envelope(Kind(kind), number, sender, target, timeout, topic, data[start:])
+    except (struct.error, ValueError) as error:
+        raise PeerError(f"a message that makes no sense: {error}") from error
+
+
+def checkTopic(topic: str, reserved: str) -> None:
+    """
+    Refuse what no app may use as a topic.
+
+    @param reserved: How the topics of this package begin.
+    @raise AppError: if it is no text, too long, or reserved.
+    """
+    what = f"can't use the topic {str(topic)[:80]!r}"
+    if not isinstance(topic, str) or not topic:
+        raise AppError(f"{what}: it is not a text, or empty; give a short name")
+    if len(topic.encode("utf-8", "replace")) > MAX_TOPIC:
+        raise AppError(f"{what}: it has more than {MAX_TOPIC} bytes; give a shorter one")
+    if topic.startswith(reserved):
+        raise AppError(f"{what}: names that begin with {reserved!r} are taken; choose another one")
