@@ -121,6 +121,16 @@ def noDescriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def freePort(kind: int = socket.SOCK_STREAM) -> int:
+    """
+    A port that nobody used a moment ago.
+    """
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+    return number
+
+
 def connections(test: SynchronousTestCase, address: Any, count: int) -> list[socket.socket]:
     """
     Clients connected to C{address}; they are closed with the test.

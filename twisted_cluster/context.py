@@ -30,12 +30,15 @@ class Context:
         in a template as long as the app is being imported for all slots.
     @ivar generation: The generation of this worker or template; L{None}
         outside of both.
+    @ivar sharing: Whether a port that is opened right now is to be shared by
+        all workers, whatever its number and the time.
     """
 
     def __init__(self) -> None:
         self.role = Role.MASTER
         self.slot: int | None = None
         self.generation: int | None = None
+        self.sharing = False
         self._handlers: list[MessageHandler] = []
 
     def __repr__(self) -> str:

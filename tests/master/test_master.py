@@ -63,7 +63,7 @@ class BindTests(ClusterTestCase):
         self.make(workers=1, listen=(LOCAL, LOCAL, LOCAL), credit=2)
         self.master.bind()
         self.master.start()
-        for listener in self.master._listeners:
+        for listener in self.master._listeners.named:
             for _ in range(12):
                 client = socket.create_connection(listener.address, 10)
                 self.addCleanup(client.close)
@@ -166,7 +166,7 @@ class StopTests(ClusterTestCase):
         """
         self.run_(workers=1)
         clients = self.clients(3)
-        address = self.master._listeners[0].address
+        address = self.master._listeners.named[0].address
         done = self.master.shutDown(False, "a test says so")
         self.reactor.settle()
         worker = self.worker()
