@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from twisted_cluster.errors import ClusterError
-from twisted_cluster.events import EventStream
+from twisted_cluster.events import EventStream, ListenerState
 from twisted_cluster.interfaces import ListenerStatus
 from twisted_cluster.master.datagrams import DatagramListener
 from twisted_cluster.master.dispatcher import Dispatcher
@@ -189,6 +189,8 @@ class Listeners:
             for request, number in self._requests.items()
             if number != listener.number
         }
+        if listener.state is ListenerState.CLOSED:
+            return
         listener.close()
         self._dispatcher.abandon(listener.number, "the app listens there no more")
         self.log.info("closed {name}: the app listens there no more", name=listener.name)

@@ -315,6 +315,7 @@ class Worker:
         self.beat()
         if listeners is not None:
             self._around.dispatcher.listen(self._recipient, listeners)
+            self._warnOfIdle(listeners)
         # A worker can be faster than its template's word of it, which comes
         # another way.
         self._readyEarly = self.pid is None
@@ -392,6 +393,18 @@ class Worker:
             self._around.dispatcher.takeOver(connections)
         else:
             self._around.dispatcher.giveBack(self._recipient, connections)
+
+    def _warnOfIdle(self, listeners: list[int]) -> None:
+        """
+        Say so if the operator named a listener that the app does not know.
+        """
+        for listener in self._around.listeners.named:
+            if listener.number not in listeners:
+                self.log.warn(
+                    "{name} does not listen on {listener}, which --listen names",
+                    name=self.name,
+                    listener=listener.name,
+                )
 
     # What its app asks for: IBindRequests.
 

@@ -384,10 +384,12 @@ class WorkerSession(Channel):
         for transport in self._offers.moving():
             self._try(self._offers.offerIfIdle, transport)
         if self._reactor.seconds() >= self._patience:
+            self._stopAll([port.stopListening for port in self._interception.datagrams.values()])
             for transport in [one for one in self._open if one not in self._offers]:
                 self._try(drain.closeIfIdle, transport)
-        # Answers to datagrams may be under way, which nobody can count.
-        lingering = self._interception.datagrams and self._reactor.seconds() < self._patience
+        # As long as there are ports for them, answers to datagrams may be under
+        # way, which nobody can count.
+        lingering = self._interception.datagrams
         if not self._open and not lingering and self._draining is not None:
             self._draining.stop()
             self._drained()
@@ -472,6 +474,8 @@ class WorkerSession(Channel):
             self.log.error("the master is gone; this worker finishes what it serves and exits")
             for transport in self._offers.moving():
                 self._try(self._offers.keep, transport)
+            # Nobody accepts any more, and the address is free for the next.
+            self._stopAll([port.stopListening for port in self._interception.ports.values()])
             self._drain(self._plan.drainGrace, migrate=False)
             self._migrate = False
             if self._draining is None or not self._draining.running:
