@@ -105,7 +105,16 @@ def keepPorts(case: SynchronousTestCase) -> None:
     }
     for kind, attributes in names.items():
         for name in attributes:
-            case.patch(kind, name, kind.__dict__.get(name, getattr(kind, name)))
+            if name in kind.__dict__:
+                # As it is, since a class method that was looked up is bound.
+                case.addCleanup(setattr, kind, name, kind.__dict__[name])
+            else:
+                case.addCleanup(_forget, kind, name)
+
+
+def _forget(kind: Any, name: str) -> None:
+    if name in kind.__dict__:
+        delattr(kind, name)
 
 
 class FakeMaster(Channel):
