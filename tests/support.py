@@ -72,7 +72,7 @@ def openDescriptors() -> set[int]:
     """
     All that this process has, other than what waits for the collector.
     """
-    gc.collect(1)
+    gc.collect()
     return {number for number in range(1024) if isOpen(number)}
 
 
