@@ -471,7 +471,19 @@ class Master:
 
     def _onBootFailed(self, fault: str, reason: str) -> None:
         if fault == "operator" and not self._everReady and self._stopped is None:
-            self.onFatal(OperatorError("start", reason, "check --app and the current directory"))
+            self.onFatal(self._startError(reason))
+
+    def _startError(self, reason: str) -> OperatorError:
+        """
+        What to tell the operator, who named something that workers can't run.
+        """
+        app = self._config.app is not None
+        usual = f"check {'--app' if app else 'the command line'} and the current directory"
+        what, _, cause = reason.removeprefix("can't ").partition(": ")
+        if not reason.startswith("can't ") or not cause:
+            what, cause = "start", reason
+        cause, _, remedy = cause.partition("; ")
+        return OperatorError(what, cause, remedy or usual)
 
     def _onShed(self, count: int, reason: str) -> None:
         self.events.publish(ConnectionsShed(self._now(), count, reason))

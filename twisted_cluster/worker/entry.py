@@ -168,6 +168,7 @@ def runProgram(channel: socket.socket, plan: Preamble, interception: Any) -> int
     from twisted.internet.base import ReactorBase
 
     from twisted_cluster.worker import log, programs
+    from twisted_cluster.worker.loader import WrongName
 
     codes: list[int] = []
     original = ReactorBase.startRunning
@@ -190,7 +191,9 @@ def runProgram(channel: socket.socket, plan: Preamble, interception: Any) -> int
         sys.stderr.write(f"{error}\n{error.traceback}")
         code = 1
     if not attached:
-        raise AppLoadError(
+        # With success it means to, and will the next time too.
+        kind = AppLoadError if code else WrongName
+        raise kind(
             f"app {plan.source} ended with code {code} before it ran a reactor: it serves nothing"
         )
     return codes[0] if codes else code

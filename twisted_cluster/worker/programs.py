@@ -65,7 +65,9 @@ def _twistdOptions(source: Source) -> Any:
             raise WrongName(f"app {source}: {error}; see twistd {source.name} --help") from error
         raise WrongName(f"twistd has no command {source.name!r}; see twistd --help") from error
     except SystemExit as error:
-        raise WrongName(f"app {source} only says something and ends") from error
+        raise WrongName(
+            f"app {source} says something and ends: it serves nothing; see above"
+        ) from error
     except Exception as error:
         raise failure(source, error) from error
     return options
