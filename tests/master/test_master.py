@@ -342,6 +342,21 @@ class BootFailureTests(ClusterTestCase):
             ["can't start: app a:b: there is no module 'a'; check --app and the current directory"],
         )
 
+    def test_remedy(self) -> None:
+        """
+        A reason that says what to do, or what can't be done, is told as it is.
+        """
+        for reason, expected in (
+            ("there is no file a.tac", "can't start: there is no file a.tac; check --app and"),
+            ("app web: no option -x; see x", "can't start: app web: no option -x; see x"),
+            ("can't listen on :1: in use; stop it", "can't listen on :1: in use; stop it"),
+        ):
+            self.begin(workers=1)
+            self.master.onFatal = self.fatal.append
+            self.worker().bootFailed(reason, fault="operator")
+            self.reactor.settle()
+            self.assertTrue(str(self.fatal[-1]).startswith(expected), str(self.fatal[-1]))
+
     def test_app(self) -> None:
         """
         If the app is at fault it may come to work: the slot tries again.
