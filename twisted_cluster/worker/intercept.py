@@ -32,6 +32,11 @@ _LOCAL_HINT = (
 )
 
 
+_LATE = 1 << 20
+"""What is added to the order of ports that are opened after start-up: a worker
+that starts later must not take its first ones for them."""
+
+
 class Interception:
     """
     The ports of this process that the master holds.
@@ -45,7 +50,7 @@ class Interception:
 
     def __init__(self, binder: Binder) -> None:
         self._binder = binder
-        self._orders: Counter[tuple[str, str]] = Counter()
+        self._orders: Counter[tuple[int, str]] = Counter()
         self._claims: dict[Any, Bound] = {}
         self._started = False
         self._reading = False
@@ -100,7 +105,7 @@ class Interception:
         self._attach(port, bound)
 
     def _bindStream(self, port: Any) -> Bound:
-        order = self._order("tcp", port.interface) if port.port == 0 else 0
+        order = self._order(port.interface) if port.port == 0 else 0
         try:
             bound = self._binder.bind(
                 "tcp", port.interface, port.port, port.backlog or 50, order=order
@@ -233,16 +238,15 @@ class Interception:
     def _isLocal(self, port: int) -> bool:
         return port == 0 and self._started and not context.current().sharing
 
-    def _order(self, kind: str, interface: str) -> int:
+    def _order(self, interface: str) -> int:
         """
         Which of several ports with the number 0 this is: the n-th is the same
         one in all workers.
         """
-        if self._started:
-            kind = f"{kind} late"
-        order = self._orders[kind, interface]
-        self._orders[kind, interface] += 1
-        return order if not self._started else order + (1 << 20)
+        first = _LATE if self._started else 0
+        order = first + self._orders[first, interface]
+        self._orders[first, interface] += 1
+        return order
 
 
 def _patch(kind: Any, name: str, replacement: Callable[..., Any]) -> None:
