@@ -72,7 +72,7 @@ def openDescriptors() -> set[int]:
     """
     All that this process has, other than what waits for the collector.
     """
-    gc.collect(1)
+    gc.collect()
     return {number for number in range(1024) if isOpen(number)}
 
 
@@ -119,6 +119,16 @@ def noDescriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def freePort(kind: int = socket.SOCK_STREAM) -> int:
+    """
+    A port that nobody used a moment ago.
+    """
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+    return number
 
 
 def connections(test: SynchronousTestCase, address: Any, count: int) -> list[socket.socket]:

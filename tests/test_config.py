@@ -29,6 +29,10 @@ from twisted_cluster.config import (
 )
 from twisted_cluster.errors import ConfigError
 from twisted_cluster.kinds import MAX_SECONDS, SOCKET_PATH_BYTES, shown, typeName
+from twisted_cluster.sources import Source, SourceKind
+
+APPS = {"app", "plugin", "tac", "module", "script"}
+"""The fields of which exactly one says what to run."""
 
 WRONG: dict[str, list[tuple[Any, str]]] = {
     "app": [
@@ -42,9 +46,22 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
         ("hello:app()", "'app()' is not a Python name"),
         ("hello:a:b", "'a:b' is not a Python name"),
         ("hello\n:app", "can't be printed"),
-        (None, "it is nothing, not text"),
         (7, "it is a whole number, not text"),
         (b"hello:app", "it is a bytes, not text"),
+    ],
+    "plugin": [("", "it is empty"), ("a b", "not a name"), (7, "it is a whole number")],
+    "tac": [("", "it is empty"), (7, "it is a whole number, not text")],
+    "module": [
+        ("", "it is empty"),
+        ("server.py", "names a file"),
+        ("a..b", "'a..b' is not a Python name"),
+        (7, "it is a whole number, not text"),
+    ],
+    "script": [("", "it is empty"), (7, "it is a whole number, not text")],
+    "arguments": [
+        ("-v", "it is text, not a tuple"),
+        ((1,), "1 is a whole number, not text"),
+        (("a\0b",), "contains a null character"),
     ],
     "listen": [
         ("tcp:8080", "it is text, not a tuple"),
@@ -135,9 +152,8 @@ class ClusterConfigTests(SynchronousTestCase):
         """A wrong value is refused with its field, the reason and what is allowed."""
         for field, cases in WRONG.items():
             for value, cause in cases:
-                error = self.assertRaises(
-                    ConfigError, ClusterConfig, **{"app": "hello:app", field: value}
-                )
+                app = {} if field in APPS else {"app": "hello:app"}
+                error = self.assertRaises(ConfigError, ClusterConfig, **{**app, field: value})
                 self.assertIn(cause, error.cause, (field, value))
                 self.assertRegex(str(error), r"^can't use \w+=.*: .*; give .*$")
                 self.assertNotIn("\n", str(error))
@@ -161,6 +177,34 @@ class ClusterConfigTests(SynchronousTestCase):
         """An error stays readable however long the value is."""
         error = self.assertRaises(ConfigError, ClusterConfig, "x" * 100_000)
         self.assertLess(len(str(error)), 300)
+
+    def test_sources(self) -> None:
+        """What to run is said in exactly one of several ways."""
+        for field, value in (
+            ("app", "hello:app"),
+            ("plugin", "web"),
+            ("tac", "hello.tac"),
+            ("module", "hello.server"),
+            ("script", "server.py"),
+        ):
+            options: dict[str, Any] = {field: value}
+            source = ClusterConfig(**options).source
+            self.assertEqual((source.kind.value, source.name), (field, value))
+        error = self.assertRaises(ConfigError, ClusterConfig)
+        self.assertIn("can't start the cluster: no app given; name one with", str(error))
+        error = self.assertRaises(ConfigError, ClusterConfig, "hello:app", tac="a.tac")
+        self.assertEqual(
+            str(error), "can't start the cluster: app and tac are both given; give one of them"
+        )
+
+    def test_arguments(self) -> None:
+        """Arguments are for an app that has a command line."""
+        arguments = ("--listen", "tcp:80", "a b")
+        source = ClusterConfig(plugin="web", arguments=arguments).source
+        self.assertEqual(source, Source(SourceKind.PLUGIN, "web", arguments))
+        self.assertEqual(str(source), "web --listen tcp:80 'a b'")
+        error = self.assertRaises(ConfigError, ClusterConfig, tac="a.tac", arguments=("x",))
+        self.assertIn("can't use 'x': tac a.tac takes no arguments; ", str(error))
 
     def test_replace(self) -> None:
         """A changed copy is checked like a new one."""
@@ -310,6 +354,11 @@ class FromTomlTests(SynchronousTestCase):
         path = self.file("""
             [cluster]
             app = "hello:app"
+            plugin = "web"
+            tac = "hello.tac"
+            module = "hello.server"
+            script = "server.py"
+            arguments = ["--port", "80"]
             listen = ["tcp:8080", "unix:/run/app.sock"]
             workers = "max"
             policy = "least-connections"
@@ -329,6 +378,11 @@ class FromTomlTests(SynchronousTestCase):
             """)
         expected = {
             "app": "hello:app",
+            "plugin": "web",
+            "tac": "hello.tac",
+            "module": "hello.server",
+            "script": "server.py",
+            "arguments": ("--port", "80"),
             "listen": ("tcp:8080", "unix:/run/app.sock"),
             "workers": 3,
             "policy": "least-connections",

@@ -26,12 +26,14 @@ LEAVES = frozenset(
         "config",
         "context",
         "cpus",
+        "endpoints",
         "errors",
         "events",
         "imports",
         "interfaces",
         "kernel",
         "kinds",
+        "sources",
     }
 )
 

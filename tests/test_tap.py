@@ -31,6 +31,7 @@ from twisted_cluster import cpus
 from twisted_cluster.config import OPTIONS, ClusterConfig
 from twisted_cluster.errors import ConfigError, ListenError
 from twisted_cluster.service import ClusterService
+from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.tap import Options, adminOwner, makeService, reactorName, workerOutput
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(twisted_cluster.__file__)))
@@ -191,16 +192,60 @@ class OptionsTests(InDirectory):
         error = self.assertRaises(usage.UsageError, Options().parseOptions, ["--listen", "tcp:0"])
         self.assertEqual(
             str(error),
-            "can't start the cluster: no app given; name one with --app module:attr",
+            "can't start the cluster: no app given; name one with --app module:attr, --tac,"
+            " --module or --script, or give a twistd command after the options",
         )
 
     def test_listenMissing(self) -> None:
-        """Without an address there is nobody to serve."""
-        error = self.assertRaises(usage.UsageError, Options().parseOptions, ["--app", "a:b"])
-        self.assertEqual(
-            str(error),
-            "can't start the cluster: no address given; name one, such as --listen tcp:8080",
-        )
+        """An app may know by itself where to listen."""
+        options = Options()
+        options.parseOptions(["--app", "a:b"])
+        self.assertEqual(options.clusterConfig.listen, ())
+
+    def alone(self, *arguments: str) -> ClusterConfig:
+        """
+        The configuration that these alone make.
+        """
+        options = Options()
+        options.parseOptions(arguments)
+        return options.clusterConfig
+
+    def test_command(self) -> None:
+        """A command of twistd follows the options, and nobody reads its own."""
+        for arguments in (
+            ("--workers", "2", "web", "--listen", "tcp:1", "--workers", "x"),
+            ("--workers=2", "--", "web", "--listen", "tcp:1", "--workers", "x"),
+        ):
+            config = self.alone(*arguments)
+            self.assertEqual((config.workers, config.listen), (2, ()))
+            words = ("--listen", "tcp:1", "--workers", "x")
+            self.assertEqual(config.source, Source(SourceKind.PLUGIN, "web", words))
+
+    def test_programs(self) -> None:
+        """What follows a module or a script is its own."""
+        script = os.path.join(self.directory, "server.py")
+        for option, kind, name in (
+            ("module", SourceKind.MODULE, "server"),
+            ("script", SourceKind.SCRIPT, "server.py"),
+        ):
+            found = Source(kind, script if kind is SourceKind.SCRIPT else name, ("-p", "80", "--x"))
+            for arguments in (
+                ("--preload", "--workers", "2", f"--{option}", name, "-p", "80", "--x"),
+                ("--workers=2", f"--{option}={name}", "-p", "80", "--x"),
+                ("--workers", "2", f"--{option}", name, "--", "-p", "80", "--x"),
+            ):
+                config = self.alone(*arguments)
+                self.assertEqual((config.workers, config.source), (2, found))
+
+    def test_tac(self) -> None:
+        """The path of a .tac file holds wherever the process goes."""
+        config = self.alone("--tac", "app.tac")
+        self.assertEqual(config.tac, os.path.join(self.directory, "app.tac"))
+
+    def test_twoApps(self) -> None:
+        """There is one app."""
+        error = self.assertRaises(usage.UsageError, self.alone, "--app=a:b", "--tac=c.tac")
+        self.assertIn("app and tac are both given", str(error))
 
     def test_appNotImported(self) -> None:
         """An app that would break whoever imports it does not break the master."""
@@ -259,7 +304,8 @@ class OptionsTests(InDirectory):
         """Something that is not an option is refused by its name."""
         self.assertEqual(
             self.refused("hello:app"),
-            "can't use 'hello:app': it is not an option; name the app with --app module:attr",
+            "can't use 'hello:app': it is not an option, and the app is named already; leave one of"
+            " them away",
         )
 
     def test_unknown(self) -> None:
@@ -346,6 +392,23 @@ class ConfigFileTests(InDirectory):
             self.assertEqual((config.app, config.listen), ("hello:app", ("tcp:0",)))
             self.assertEqual((config.workers, config.credit, config.admin), (5, 9, None))
 
+    def test_commandLinesApp(self) -> None:
+        """An app on the command line replaces that of the file, whatever kind it is of."""
+        self.file(
+            "cluster.toml",
+            """
+            [cluster]
+            plugin = "web"
+            arguments = ["--listen", "tcp:1"]
+            workers = 3
+            """,
+        )
+        options = Options()
+        options.parseOptions(["--config=cluster.toml"])
+        self.assertEqual(str(options.clusterConfig.source), "web --listen tcp:1")
+        config = self.config("--config=cluster.toml")
+        self.assertEqual((str(config.source), config.workers), ("hello:app", 3))
+
     def test_fileSwitchesOff(self) -> None:
         """The file can switch the admin socket off, the command line on again."""
         self.file("cluster.toml", "[cluster]\nadmin = false\n")
@@ -389,7 +452,8 @@ class HelpTests(SynchronousTestCase):
         possible = {name.rstrip("=") for name in options.longOpt}
         # The default of the pair is named where its opposite is explained.
         self.assertEqual(sorted([*shown, "preload"]), sorted(possible))
-        self.assertLessEqual(set(OPTIONS), possible)
+        # These two come after the options, not as one.
+        self.assertLessEqual(set(OPTIONS) - {"plugin", "arguments"}, possible)
 
     def test_defaults(self) -> None:
         """Defaults are those of the configuration."""

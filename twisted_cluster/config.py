@@ -23,6 +23,8 @@ from twisted_cluster.kinds import (
     Endpoints,
     Flag,
     Kind,
+    ModuleName,
+    Optional,
     OptionalWord,
     Path,
     PolicyName,
@@ -30,9 +32,11 @@ from twisted_cluster.kinds import (
     Seconds,
     SocketPath,
     Whole,
+    Words,
     shown,
     typeName,
 )
+from twisted_cluster.sources import WITH_ARGUMENTS, Source, SourceKind
 
 DEFAULT_ADMIN = "twisted-cluster.sock"
 """Where the admin socket is unless someone says otherwise: a path relative to
@@ -55,7 +59,12 @@ def _usableCpus() -> int:
 
 FIELDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "app": PythonName("hello:resource"),
+        "app": Optional(PythonName("hello:resource")),
+        "plugin": OptionalWord("a twistd command"),
+        "tac": Path(),
+        "module": Optional(ModuleName("hello.server")),
+        "script": Path(),
+        "arguments": Words(),
         "listen": Endpoints(),
         "workers": Count(1, MAX_WORKERS, _usableCpus),
         "policy": PolicyName(),
@@ -88,8 +97,17 @@ class ClusterConfig:
     acts on a value can know (whether the policy exists, whether an address can
     be bound) is found out there.
 
-    @ivar app: What the workers run, C{module:attr}.
-    @ivar listen: Endpoint strings, one listener each.
+    Exactly one of C{app}, C{plugin}, C{tac}, C{module} and C{script} says what
+    the workers run; L{source} is that one.
+
+    @ivar app: Where the app is found, C{module:attr}.
+    @ivar plugin: The name of a C{twistd} command, such as C{web}.
+    @ivar tac: The path of a C{.tac} file.
+    @ivar module: The name of a module to be run as C{python -m} does.
+    @ivar script: The path of a script to be run as C{python} does.
+    @ivar arguments: The command line of C{plugin}, C{module} or C{script}.
+    @ivar listen: Endpoint strings, one listener each.  What an app binds
+        itself needs none.
     @ivar workers: How many slots there are.
     @ivar policy: The name of a scheduling policy, or C{module:Class}.
     @ivar admin: The path of the admin socket, or L{None} for no admin socket.
@@ -118,7 +136,7 @@ class ClusterConfig:
         the default one.
     """
 
-    app: str
+    app: str | None = None
     listen: tuple[str, ...] = ()
     workers: int = 1
     policy: str = "round-robin"
@@ -138,6 +156,40 @@ class ClusterConfig:
     backoffCap: float = 10.0
     reactor: str | None = None
     preload: bool = True
+    plugin: str | None = None
+    tac: str | None = None
+    module: str | None = None
+    script: str | None = None
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """What the workers run."""
+        (source,) = self._sources()
+        return source
+
+    def _sources(self) -> list[Source]:
+        named = [(kind, getattr(self, kind.value)) for kind in SourceKind]
+        return [Source(kind, name, self.arguments) for kind, name in named if name is not None]
+
+    def _checkSource(self) -> None:
+        sources = self._sources()
+        if not sources:
+            raise ConfigError(
+                "start the cluster",
+                "no app given",
+                "name one with --app module:attr, --tac, --module or --script,"
+                " or give a twistd command after the options",
+            )
+        kinds = " and ".join(source.kind.value for source in sources)
+        if len(sources) > 1:
+            raise ConfigError("start the cluster", f"{kinds} are both given", "give one of them")
+        if self.arguments and sources[0].kind not in WITH_ARGUMENTS:
+            raise ConfigError(
+                f"use {shown(self.arguments[0])}",
+                f"{kinds} {sources[0].name} takes no arguments",
+                "leave them away, or put options of the cluster before the app",
+            )
 
     def __post_init__(self) -> None:
         for field, kind in FIELDS.items():
@@ -146,6 +198,7 @@ class ClusterConfig:
                 kind.check(value)
             except ValueError as error:
                 raise _refusal(f"{field}={shown(value)}", error, kind.allowed) from None
+        self._checkSource()
         if 0 < self.hungTimeout < 2 * self.heartbeat:
             raise ConfigError(
                 f"use hungTimeout={self.hungTimeout}",

@@ -6,6 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 MessageHandler = Callable[[str], object]
 
@@ -30,13 +34,18 @@ class Context:
         in a template as long as the app is being imported for all slots.
     @ivar generation: The generation of this worker or template; L{None}
         outside of both.
+    @ivar sharing: Whether a port that is opened right now is to be shared by
+        all workers, whatever its number and the time.
     """
 
     def __init__(self) -> None:
         self.role = Role.MASTER
         self.slot: int | None = None
         self.generation: int | None = None
+        self.sharing = False
         self._handlers: list[MessageHandler] = []
+        self.handlers: dict[str, Callable[[Any], Any]] = {}
+        self.messenger: Any = None
 
     def __repr__(self) -> str:
         return f"<{self.role.value} slot={self.slot} generation={self.generation}>"
@@ -65,6 +74,69 @@ class Context:
         self._handlers.append(handler)
         return handler
 
+    def handle(self, topic: str) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+        """
+        A decorator: have a function called in this worker with each
+        L{Message<twisted_cluster.interfaces.Message>} of C{topic}.  What it
+        returns, perhaps as a Deferred or a coroutine, answers a call.
+        """
+
+        def register(handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            self.handlers[topic] = handler
+            return handler
+
+        return register
+
+    def send(self, target: int | Role, topic: str, value: object) -> Deferred[int]:
+        """
+        Send something to another process.
+
+        @param target: A slot, L{Role.MASTER}, or L{Role.WORKER} for all other
+            workers.
+        @param value: Bytes, or what JSON can express.
+        @return: A Deferred that fires when it has been passed on, with the
+            number of processes that it goes to.  It fails with
+            L{CallFailed<twisted_cluster.errors.CallFailed>}.
+        """
+        sent: Deferred[int] = self._speak("send").send(_number(target), topic, value)
+        return sent
+
+    def broadcast(self, topic: str, value: object) -> Deferred[int]:
+        """
+        Send something to all Ready workers, this one too.
+
+        @return: As L{send}.
+        """
+        sent: Deferred[int] = self._speak("send").send(_ALL, topic, value)
+        return sent
+
+    def call(
+        self, target: int | Role, topic: str, value: object = None, timeout: float = 10.0
+    ) -> Deferred[Any]:
+        """
+        Ask another process something.
+
+        @param target: A slot, or L{Role.MASTER}.
+        @param timeout: Seconds to wait for the answer.
+        @return: A Deferred of the answer.  It fails with
+            L{CallFailed<twisted_cluster.errors.CallFailed>}, or its subclass
+            C{CallTimedOut}.
+        """
+        if target is Role.WORKER:
+            raise ValueError("can't call all workers: one answer is expected; name a slot")
+        answer: Deferred[Any] = self._speak("call").call(_number(target), topic, value, timeout)
+        return answer
+
+    def _speak(self, what: str) -> Any:
+        if self.messenger is None:
+            from twisted_cluster.errors import ClusterError
+
+            raise ClusterError(
+                f"can't {what}: this process is no worker of a running cluster; do it when the"
+                " app has been started, and in the master use its ClusterService"
+            )
+        return self.messenger
+
     @property
     def messageHandlers(self) -> tuple[MessageHandler, ...]:
         """What L{onMessage} has registered, in order."""
@@ -78,6 +150,18 @@ class Context:
         self.role = role
         self.slot = slot
         self.generation = generation
+
+
+_MASTER = -1
+_OTHERS = -2
+_ALL = -3
+"""As in L{twisted_cluster.wire.messages}, which is not imported for them."""
+
+
+def _number(target: int | Role) -> int:
+    if isinstance(target, Role):
+        return _MASTER if target is Role.MASTER else _OTHERS
+    return target
 
 
 _current = Context()

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 import sys
 import termios
@@ -111,3 +112,25 @@ def nameProcess(name: str) -> None:
             comm.write(name)
     except OSError:
         return
+
+
+def isListening(descriptor: int) -> bool:
+    """
+    Whether a descriptor is an open socket that listens for connections.
+    """
+    try:
+        # Of anything but a socket, socket.fromfd() would leak a copy.
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as found:
+            return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def listeningDescriptors() -> frozenset[int]:
+    """
+    The descriptors of this process that listen for connections.  Called early
+    enough, those that it has inherited.
+    """
+    return frozenset(filter(isListening, map(int, os.listdir("/dev/fd"))))

@@ -262,6 +262,85 @@ class PythonName(Kind):
 
 
 @dataclass(frozen=True)
+class ModuleName(Kind):
+    """
+    The name of a Python module or package, dotted.
+
+    @ivar example: One such name, for the error message.
+    """
+
+    example: str
+
+    @property
+    def allowed(self) -> str:
+        return f"the name of a module, such as {self.example}"
+
+    def check(self, value: Any) -> None:
+        text = _requireText(value)
+        if text.endswith(".py"):
+            raise ValueError("it names a file, not a module")
+        if not all(word.isidentifier() for word in text.split(".")):
+            raise ValueError(f"{shown(text)} is not a Python name")
+
+
+@dataclass(frozen=True)
+class Optional(Kind):
+    """
+    What another kind is, or L{None}.
+    """
+
+    kind: Kind
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.kind.allowed}, or None"
+
+    @property
+    def written(self) -> str:
+        return self.kind.written
+
+    def check(self, value: Any) -> None:
+        if value is not None:
+            self.kind.check(value)
+
+    def parse(self, text: str) -> Any:
+        return self.kind.parse(text)
+
+    def load(self, value: Any) -> Any:
+        return self.kind.load(value)
+
+
+@dataclass(frozen=True)
+class Words(Kind):
+    """
+    Arguments for another command, as a tuple of texts.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return "a tuple of texts"
+
+    @property
+    def written(self) -> str:
+        return "a list of texts"
+
+    def check(self, value: Any) -> None:
+        if not isinstance(value, tuple):
+            raise ValueError(f"it is {typeName(value)}, not a tuple")
+        for item in value:
+            if not isinstance(item, str):
+                raise ValueError(f"{shown(item)} is {typeName(item)}, not text")
+            if "\0" in item:
+                raise ValueError(f"{shown(item)} contains a null character")
+
+    def parse(self, text: str) -> Any:
+        return (text,)
+
+    def load(self, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
 class PolicyName(Kind):
     """
     The name of a policy, or C{module:Class}.  Whether such a policy exists is

@@ -13,7 +13,7 @@ import os
 import pwd
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import TracebackType
@@ -34,6 +34,7 @@ from twisted_cluster.imports import importName
 from twisted_cluster.kinds import shown
 from twisted_cluster.policies import makeScheduler, schedulerNames
 from twisted_cluster.service import ClusterService
+from twisted_cluster.sources import SourceKind
 
 SHORTEST_HEARTBEAT = 0.05
 """Seconds; a worker that beats faster does nothing else."""
@@ -72,13 +73,28 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
                 "MODULE:ATTR",
                 "What the workers run: a Factory, Site, Resource, WSGI callable, IService or"
                 " Application, or a callable that returns one of these. The workers import it,"
-                " from the current directory too. Required.",
+                " from the current directory too.",
+            ),
+            _Help(
+                "tac",
+                "FILE",
+                "Instead, run a .tac file, as twistd -y does. Or give, after all options, a"
+                " command of twistd with options of its own, such as web.",
+            ),
+            _Help(
+                "module",
+                "NAME",
+                "Instead, run a module, as python -m does, with the arguments that follow.",
+            ),
+            _Help(
+                "script", "FILE", "Instead, run a Python script, with the arguments that follow."
             ),
             _Help(
                 "listen",
                 "ENDPOINT",
                 "Where to accept connections: tcp:PORT, unix:PATH, ssl: or tls: (the workers do"
-                " the TLS), systemd: or fd:N. Repeat it for more. Required.",
+                " the TLS), systemd: or fd:N. Repeat it for more. What the app binds itself needs"
+                " none, unless it takes privileges that the workers do not have.",
             ),
             _Help("workers", "N|max", "How many workers; max is what this process may really use."),
             _Help(
@@ -146,12 +162,20 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
     ),
 )
 
-_OF_THEIR_OWN = frozenset({"listen", "preload"})
+_OF_THEIR_OWN = frozenset({"listen", "preload", "plugin", "arguments"})
 """Options that do not simply take one value."""
+
+_SOURCES = frozenset({"arguments", *(kind.value for kind in SourceKind)})
+"""Options that say what to run; those of a file do not mix with others."""
+
+_LAST = frozenset({"module", "script"})
+"""Options after whose value the app's own arguments begin."""
 
 _EXAMPLES = """\
 Examples:
   twistd -n cluster --app hello:resource --listen tcp:8080 --workers 4
+  twistd -n cluster --workers 4 web --listen tcp:8080 --path .
+  twistd -n cluster --script server.py --port 8080
   twistd --uid www cluster --app hello:resource --listen tcp:80 --config cluster.toml
 
 SIGHUP or SIGUSR2 reloads without losing a connection, SIGTERM drains and
@@ -198,7 +222,10 @@ class Options(usage.Options):
         L{ClusterService}.
     """
 
-    synopsis = "--app=MODULE:ATTR --listen=ENDPOINT [options]"
+    synopsis = (
+        "[options] --app=MODULE:ATTR --listen=ENDPOINT | --tac=FILE | --module=NAME [...]"
+        " | --script=FILE [...] | COMMAND [...]"
+    )
 
     optParameters = _parameters()
 
@@ -251,15 +278,30 @@ class Options(usage.Options):
         print(f"twisted_cluster {twisted_cluster.__version__}, Twisted {twistedVersion}")
         raise SystemExit(0)
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse the command line, up to where the app's own begins.
+        """
+        words = list(sys.argv[1:] if options is None else options)
+        super().parseOptions(_withEnd(words))
+
     def parseArgs(self, *arguments: str) -> None:
         """
-        Refuse whatever is not an option.
+        Take what follows the options: the app's arguments, or a command of
+        twistd with its own.
         """
-        if arguments:
+        if not arguments:
+            return
+        if self.keys() & _LAST:
+            self["arguments"] = arguments
+        elif self.keys() & {"app", "tac"}:
             raise usage.UsageError(
-                f"can't use {shown(arguments[0])}: it is not an option;"
-                " name the app with --app module:attr"
+                f"can't use {shown(arguments[0])}: it is not an option, and the app is named"
+                " already; leave one of them away"
             )
+        else:
+            self["plugin"], *rest = arguments
+            self["arguments"] = tuple(rest)
 
     def postOptions(self) -> None:
         """
@@ -267,7 +309,10 @@ class Options(usage.Options):
         """
         try:
             if "config" in self:
-                for option, value in fromToml(self["config"]).items():
+                given = fromToml(self["config"])
+                if self.keys() & _SOURCES:
+                    given = {name: given[name] for name in given if name not in _SOURCES}
+                for option, value in given.items():
                     self.setdefault(option, value)
             self.clusterConfig = _clusterConfig(self, self.parent)
             self.serviceFactory = _serviceFactory(self.get("service"))
@@ -283,6 +328,27 @@ class Options(usage.Options):
         for heading, group in _GROUPS:
             lines += [f"{heading}:", *_groupLines(group, columns), ""]
         return "\n".join(lines) + "\n" + _EXAMPLES
+
+
+def _withEnd(words: list[str]) -> list[str]:
+    """
+    C{words} with a mark at the end of the cluster's own options, if one of
+    them says that all that follows belongs to the app.
+    """
+    expected = False
+    for index, word in enumerate(words):
+        if expected:
+            expected = False
+        elif word == "--" or not word.startswith("--"):
+            break
+        else:
+            option, equals, _ = word[2:].partition("=")
+            expected = not equals and option in OPTIONS and option != "preload"
+            if option in _LAST:
+                end = index + 1 + expected
+                mark = [] if words[end : end + 1] == ["--"] else ["--"]
+                return [*words[:end], *mark, *words[end:]]
+    return words
 
 
 def _groupLines(group: tuple[_Help, ...], columns: int) -> Iterator[str]:
@@ -321,11 +387,9 @@ def _clusterConfig(given: Mapping[str, Any], parent: Mapping[str, Any] | None) -
     """
     fields = {fieldName(option): given[option] for option in OPTIONS if option in given}
     fields.pop("service", None)
-    _require(fields, "app", "no app given", "name one with --app module:attr")
-    _require(fields, "listen", "no address given", "name one, such as --listen tcp:8080")
     fields.setdefault("workers", fromText("workers", "max"))
     fields.setdefault("admin", ClusterConfig.admin)
-    for path in ("admin", "reloadOnTouch"):
+    for path in ("admin", "reloadOnTouch", "tac", "script"):
         if fields.get(path) is not None:
             fields[path] = fromText(optionName(path), os.path.abspath(fields[path]))
     config = ClusterConfig(
@@ -337,11 +401,6 @@ def _clusterConfig(given: Mapping[str, Any], parent: Mapping[str, Any] | None) -
         _checkEndpoint(endpoint)
     makeScheduler(config.policy, Random())
     return config
-
-
-def _require(fields: Mapping[str, Any], field: str, cause: str, remedy: str) -> None:
-    if not fields.get(field):
-        raise ConfigError("start the cluster", cause, remedy)
 
 
 def _heartbeat(hungTimeout: float) -> float:

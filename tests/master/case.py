@@ -155,7 +155,7 @@ class ClusterTestCase(SynchronousTestCase):
         """
         Connect clients.
         """
-        return connections(self, self.master._listeners[0].address, count)
+        return connections(self, self.master._listeners.named[0].address, count)
 
     def status(self) -> ClusterStatus:
         """

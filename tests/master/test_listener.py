@@ -137,13 +137,13 @@ class ListenerTestCase(SynchronousTestCase):
         self.listeners.append(listener)
         return listener
 
-    def worker(self, credit: int = 4) -> Recipient:
+    def worker(self, credit: int = 4, listeners: tuple[int, ...] = (0,)) -> Recipient:
         """
         A scheduled worker.
         """
         sink = Sink()
         self.sinks.append(sink)
-        recipient = Recipient(len(self.sinks), sink, credit)
+        recipient = Recipient(len(self.sinks), sink, credit, listeners=listeners)
         self.dispatcher.schedule(recipient)
         return recipient
 
@@ -456,7 +456,7 @@ class AcceptTests(ListenerTestCase):
         one, other = self.listener(), self.listener()
         connections(self, one.address, 3)
         connections(self, other.address, 3)
-        recipient = self.worker(4)
+        recipient = self.worker(4, (one.number, other.number))
         self.reactor.settle()
         self.assertEqual((one.accepted, other.accepted), (3, 0))
         self.acknowledge(recipient)

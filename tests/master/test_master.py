@@ -63,7 +63,7 @@ class BindTests(ClusterTestCase):
         self.make(workers=1, listen=(LOCAL, LOCAL, LOCAL), credit=2)
         self.master.bind()
         self.master.start()
-        for listener in self.master._listeners:
+        for listener in self.master._listeners.named:
             for _ in range(12):
                 client = socket.create_connection(listener.address, 10)
                 self.addCleanup(client.close)
@@ -166,7 +166,7 @@ class StopTests(ClusterTestCase):
         """
         self.run_(workers=1)
         clients = self.clients(3)
-        address = self.master._listeners[0].address
+        address = self.master._listeners.named[0].address
         done = self.master.shutDown(False, "a test says so")
         self.reactor.settle()
         worker = self.worker()
@@ -341,6 +341,21 @@ class BootFailureTests(ClusterTestCase):
             [str(error) for error in self.fatal],
             ["can't start: app a:b: there is no module 'a'; check --app and the current directory"],
         )
+
+    def test_remedy(self) -> None:
+        """
+        A reason that says what to do, or what can't be done, is told as it is.
+        """
+        for reason, expected in (
+            ("there is no file a.tac", "can't start: there is no file a.tac; check --app and"),
+            ("app web: no option -x; see x", "can't start: app web: no option -x; see x"),
+            ("can't listen on :1: in use; stop it", "can't listen on :1: in use; stop it"),
+        ):
+            self.begin(workers=1)
+            self.master.onFatal = self.fatal.append
+            self.worker().bootFailed(reason, fault="operator")
+            self.reactor.settle()
+            self.assertTrue(str(self.fatal[-1]).startswith(expected), str(self.fatal[-1]))
 
     def test_app(self) -> None:
         """

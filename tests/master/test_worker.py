@@ -48,10 +48,10 @@ class BootTests(ClusterTestCase):
         """
         self.begin(workers=2, credit=7, reactor="poll")
         told = self.worker(1).preamble
-        self.assertEqual((told.slot, told.generation, told.app), (1, 1, "hello:resource"))
+        self.assertEqual((told.slot, told.generation, str(told.source)), (1, 1, "hello:resource"))
         self.assertEqual((told.credit, told.reactor), (7, "poll"))
         (listener,) = told.listeners
-        self.assertEqual(listener.address, self.master._listeners[0].address)
+        self.assertEqual(listener.address, self.master._listeners.named[0].address)
 
     def test_gated(self) -> None:
         """

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import socketPair
 from twisted_cluster.errors import PeerError
+from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.wire import preamble
 from twisted_cluster.wire.commands import PROTOCOL_VERSION
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
@@ -22,7 +23,7 @@ from twisted_cluster.wire.preamble import ListenerPlan, Preamble
 PLAN = Preamble(
     slot=3,
     generation=7,
-    app="hello:resource",
+    source=Source(SourceKind.APP, "hello:resource"),
     path=("/srv/app", "/usr/lib"),
     listeners=(
         ListenerPlan("tcp:0", int(socket.AF_INET), ("127.0.0.1", 8080)),
@@ -41,7 +42,7 @@ plans = st.builds(
     Preamble,
     slot=st.integers(0),
     generation=st.integers(0),
-    app=texts,
+    source=st.builds(Source, st.sampled_from(SourceKind), texts, st.lists(texts).map(tuple)),
     path=st.lists(texts).map(tuple),
     listeners=st.lists(
         st.builds(

@@ -12,7 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet import tcp, udp, unix
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import StandardIOEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +23,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support import closeIfOpen, socketPair
+from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.testing import FakeReactor
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import (
@@ -29,7 +33,88 @@ from twisted_cluster.wire.channel import (
     numberFrom,
 )
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
+from twisted_cluster.worker.binder import Bound
+from twisted_cluster.worker.intercept import Interception
 from twisted_cluster.worker.session import WorkerSession
+
+
+class FakeBinder:
+    """
+    Binds sockets itself, where a worker would ask the master.
+
+    @ivar asked: What it was asked for, in order: kind, address, port, order.
+    @ivar unbound: What is wanted no more.
+    @ivar failure: What it raises instead.
+    @ivar first: The number of the first listener that it makes.
+    """
+
+    def __init__(self, first: int = 10) -> None:
+        self.asked: list[tuple[str, str, int, int]] = []
+        self.unbound: list[int] = []
+        self.failure: OSError | None = None
+        self.first = first
+
+    def bind(
+        self,
+        kind: str,
+        address: str,
+        port: int,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+        order: int = 0,
+    ) -> Bound:
+        """See L{Binder.bind}."""
+        if self.failure is not None:
+            raise CannotListenError(address, port, self.failure)
+        number = self.first + len(self.asked)
+        self.asked.append((kind, address, port, order))
+        return Bound(number, self._socket(kind, address, port))
+
+    def unbind(self, listener: int) -> None:
+        """See L{Binder.unbind}."""
+        self.unbound.append(listener)
+
+    def _socket(self, kind: str, address: str, port: int) -> socket.socket:
+        if kind == "descriptor":
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            made.bind(("127.0.0.1", 0))
+        elif kind == "unix":
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made.bind(address)
+        else:
+            type = socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM
+            made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, type)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((address or "127.0.0.1", port))
+        made.setblocking(False)
+        if kind != "udp":
+            made.listen()
+        return made
+
+
+def keepPorts(case: SynchronousTestCase) -> None:
+    """
+    Have Twisted's classes of ports as they were when the test is over.
+    """
+    names = {
+        tcp.Port: ("startListening", "connectionLost", "_fromListeningDescriptor"),
+        unix.Port: ("startListening", "connectionLost", "_fromListeningDescriptor"),
+        udp.Port: ("_bindSocket", "connectionLost", "startReading"),
+        StandardIOEndpoint: ("listen",),
+    }
+    for kind, attributes in names.items():
+        for name in attributes:
+            if name in kind.__dict__:
+                # As it is, since a class method that was looked up is bound.
+                case.addCleanup(setattr, kind, name, kind.__dict__[name])
+            else:
+                case.addCleanup(_forget, kind, name)
+
+
+def _forget(kind: Any, name: str) -> None:
+    if name in kind.__dict__:
+        delattr(kind, name)
 
 
 class FakeMaster(Channel):
@@ -43,8 +128,10 @@ class FakeMaster(Channel):
     @ivar touched: All numbers that were acknowledged, in order.
     @ivar refused: What was refused, with the reasons.
     @ivar offers: Each offer: numbers, listeners, states and descriptors.
+    @ivar listeners: What the worker listens on.
     """
 
+    listeners: list[int] | None = None
     transport: ChannelTransport
 
     def __init__(self) -> None:
@@ -91,8 +178,9 @@ class FakeMaster(Channel):
         self.beats += 1
 
     @commands.Ready.responder
-    def _ready(self) -> dict[str, Any]:
+    def _ready(self, listeners: list[int] | None) -> dict[str, Any]:
         self.heard.append("Ready")
+        self.listeners = listeners
         return {}
 
     @commands.Leaving.responder
@@ -165,11 +253,14 @@ class SessionTestCase(SynchronousTestCase):
         plans = []
         for number, family in enumerate(self.families):
             plans.append(self.listen(number, family))
-        self.plan = Preamble(1, 4, "hello:app", (), tuple(plans), 2.0, 16, 1.0, 30.0)
+        self.plan = Preamble(
+            1, 4, Source(SourceKind.APP, "hello:app"), (), tuple(plans), 2.0, 16, 1.0, 30.0
+        )
         ours, theirs = socketPair(self)
         self.master = FakeMaster()
         ChannelTransport(ours, self.master, self.reactor)
-        self.session = WorkerSession(self.reactor, self.plan)
+        self.interception = Interception(FakeBinder())  # type: ignore[arg-type]
+        self.session = WorkerSession(self.reactor, self.plan, self.interception)
         self.exits: list[int] = []
         self.session.onExit = self.exits.append
         ChannelTransport(theirs, self.session, self.reactor)
@@ -219,9 +310,14 @@ class SessionTestCase(SynchronousTestCase):
         """
         return Site(resource or Slow(), reactor=self.reactor)
 
-    def connect(self, count: int = 1, listener: int = 0, send: bytes = b"") -> list[socket.socket]:
+    def connect(
+        self, count: int = 1, listener: int = 0, send: bytes = b"", number: int | None = None
+    ) -> list[socket.socket]:
         """
         Connect clients, have them say something, and hand the sockets over.
+
+        @param number: What the worker knows the listener by; its index if
+            L{None}.
 
         @return: The clients' ends.
         """
@@ -236,7 +332,7 @@ class SessionTestCase(SynchronousTestCase):
                 client.sendall(send)
             clients.append(client)
             accepted.append(listening.accept()[0])
-        self.master.hand([one.fileno() for one in accepted], listener)
+        self.master.hand([one.fileno() for one in accepted], listener if number is None else number)
         self.reactor.turn()
         for one in accepted:
             one.close()

@@ -14,7 +14,7 @@ from textwrap import dedent
 from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import Application, IService, MultiService, Service
+from twisted.application.service import Application, MultiService, Service
 from twisted.internet.defer import succeed
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
@@ -137,10 +137,10 @@ class ResolveTests(SynchronousTestCase):
 
     def test_application(self) -> None:
         """
-        Of an application its service is run.
+        An application is taken as a whole: it also says whom to run as.
         """
         application = Application("hello")
-        self.assertIs(self.resolved(application).service, IService(application))
+        self.assertIs(self.resolved(application).service, application)
 
     def test_callables(self) -> None:
         """

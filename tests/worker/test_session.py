@@ -309,7 +309,7 @@ class SocketTests(SessionTestCase):
         A socket for which the app does not listen is refused and not served.
         """
         self.begin(EchoFactory(Echo))
-        self.session._ports[0].stopListening()
+        self.session._factoryPorts[0].stopListening()
         before = openDescriptors()
         self.connect(2)
         self.reactor.settle()
@@ -337,9 +337,8 @@ class SocketTests(SessionTestCase):
 
     def test_unknownListener(self) -> None:
         """
-        So does one for a listener that does not exist.
+        A socket of a listener that the app has given up meanwhile is refused.
         """
-        lines = Lines(self)
         self.begin(EchoFactory(Echo))
         client = socket.create_connection(self.listening[0].getsockname())
         self.addCleanup(client.close)
@@ -347,8 +346,8 @@ class SocketTests(SessionTestCase):
         self.master.hand([accepted.fileno()], 7)
         self.reactor.settle()
         accepted.close()
-        self.assertTrue(self.master.lost)
-        self.assertTrue(lines.containing("protocol violation"))
+        self.assertEqual(self.master.refused, [([0], "nothing listens on listener 7")])
+        self.assertFalse(self.master.lost)
         self.assertEqual(client.recv(1), b"")
 
 

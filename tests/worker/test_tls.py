@@ -24,11 +24,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support import socketPair
-from tests.worker.case import FakeMaster
+from tests.worker.case import FakeBinder, FakeMaster
 from tests.worker.test_session import GET
+from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import ChannelTransport
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
+from twisted_cluster.worker.intercept import Interception
 from twisted_cluster.worker.session import WorkerSession
 
 
@@ -114,8 +116,11 @@ class TLSTests(TestCase):
         ours, theirs = socketPair(self)
         self.master = AwaitedMaster()
         ChannelTransport(ours, self.master, reactor)
-        preamble = Preamble(0, 1, "hello:app", (), (plan,), 2.0, 16, 1.0, 30.0)
-        self.session = WorkerSession(reactor, preamble)
+        preamble = Preamble(
+            0, 1, Source(SourceKind.APP, "hello:app"), (), (plan,), 2.0, 16, 1.0, 30.0
+        )
+        interception = Interception(FakeBinder())  # type: ignore[arg-type]
+        self.session = WorkerSession(reactor, preamble, interception)
         ChannelTransport(theirs, self.session, reactor)
         self.resource = Awaited()
         self.session.begin(Site(self.resource))

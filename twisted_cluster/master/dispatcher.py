@@ -24,6 +24,8 @@ from twisted_cluster.kernel import NO_PROGRESS, Progress
 MAX_ATTEMPTS = 10
 """To how many workers a connection is given before it is shed."""
 
+_WORN = f"{MAX_ATTEMPTS} workers were lost over it"
+
 Choose = Callable[[Sequence["Recipient"], Peer], "Recipient"]
 
 
@@ -88,6 +90,7 @@ class Recipient:
 
     @ivar slot: Its slot.
     @ivar generation: Its generation.
+    @ivar listeners: The numbers of the listeners that its app listens on.
     @ivar connections: Connections dispatched to it and not yet closed.
     @ivar limit: How many sockets one handoff may have.
     @ivar credit: How many more sockets it may be given now.  It is used up
@@ -112,6 +115,7 @@ class Recipient:
         "generation",
         "held",
         "limit",
+        "listeners",
         "paused",
         "pending",
         "received",
@@ -122,10 +126,16 @@ class Recipient:
     )
 
     def __init__(
-        self, slot: int, channel: HandoffChannel, credit: int, generation: int = 1
+        self,
+        slot: int,
+        channel: HandoffChannel,
+        credit: int,
+        generation: int = 1,
+        listeners: Iterable[int] = (0,),
     ) -> None:
         self.slot = slot
         self.generation = generation
+        self.listeners = frozenset(listeners)
         self.channel = channel
         self.limit = credit
         self.credit = credit
@@ -144,6 +154,9 @@ class Dispatcher:
     """
     Collects the sockets of one reactor turn, sends each worker its share as
     one handoff, and settles the account.
+
+    Most often all workers listen on the same, which the paths that every
+    connection takes are made for; C{_common} is L{None} while they do not.
 
     @ivar capacity: How many sockets the scheduled workers would take now,
         less those that wait for a new owner.
@@ -168,6 +181,7 @@ class Dispatcher:
         self._waiting: deque[Connection] = deque()
         self._returned: deque[Connection] = deque()
         self._filled: list[Recipient] = []
+        self._common: frozenset[int] | None = frozenset()
         self._accepted = 0
         self._acked = 0
         self._shed = 0
@@ -191,6 +205,21 @@ class Dispatcher:
         """
         return len(self._waiting) + len(self._returned)
 
+    def capacityOf(self, listener: int) -> int:
+        """
+        How many connections of a listener could be taken now.
+        """
+        if self._common is not None:
+            return self.capacity if listener in self._common else 0
+        credit = sum(one.credit for one in self._eligible if listener in one.listeners)
+        return credit - len(self._waiting)
+
+    def serves(self, listener: int) -> bool:
+        """
+        Whether a worker that other workers' connections go to listens there.
+        """
+        return any(listener in one.listeners for one in self._newest())
+
     def schedule(self, recipient: Recipient) -> None:
         """
         Begin to give connections to C{recipient}.
@@ -198,8 +227,32 @@ class Dispatcher:
         self._known.add(recipient)
         self._scheduled.append(recipient)
         self._scheduled.sort(key=lambda one: one.slot)
+        self._compare()
         self._rebuild()
         self._place()
+
+    def listen(self, recipient: Recipient, listeners: Iterable[int]) -> None:
+        """
+        C{recipient} listens on these from now on, and on nothing else.
+        """
+        self.flush()
+        recipient.listeners = frozenset(listeners)
+        self._compare()
+        self._rebuild()
+        self._place()
+
+    def abandon(self, listener: int, reason: str) -> None:
+        """
+        Nobody listens there any more: close the connections that wait for
+        somebody who does.
+        """
+        for queue in (self._waiting, self._returned):
+            ownerless = [one for one in queue if one.listener == listener]
+            kept = [one for one in queue if one.listener != listener]
+            queue.clear()
+            queue.extend(kept)
+            self._shedAll(ownerless, reason)
+        self._recount()
 
     def unschedule(self, recipient: Recipient) -> None:
         """
@@ -208,6 +261,7 @@ class Dispatcher:
         self.flush()
         if recipient in self._scheduled:
             self._scheduled.remove(recipient)
+            self._compare()
             self._rebuild()
 
     def submit(self, connection: Connection) -> None:
@@ -215,8 +269,9 @@ class Dispatcher:
         Take a freshly accepted connection.  L{flush} sends it.
         """
         self._accepted += 1
-        if self._eligible:
-            self._assign(connection)
+        fit = self._eligible if self._common is not None else self._fitFor(connection)
+        if fit:
+            self._give(connection, self._choose(fit, connection.peer))
         else:
             self._waiting.append(connection)
             self.capacity -= 1
@@ -403,27 +458,32 @@ class Dispatcher:
         its credit: a reload must not leave most of them with the worker that
         it began with.
         """
-        newest = max((one.generation for one in self._scheduled), default=0)
-        fit = [one for one in self._scheduled if one.generation == newest and not one.paused]
-        if not self._returned or not fit:
+        newest = self._newest()
+        if not self._returned or not newest:
             return
-        worn: list[Connection] = []
-        while self._returned:
-            recipient = min(fit, key=_connectionsOf)
-            if recipient.credit <= 0:
-                break
-            connection = self._returned.popleft()
-            if connection.attempts < MAX_ATTEMPTS:
+        returned, self._returned = self._returned, deque()
+        for connection in returned:
+            fit = [one for one in newest if connection.listener in one.listeners]
+            recipient = min(fit, key=_connectionsOf, default=None)
+            if recipient is None or recipient.credit <= 0:
+                self._returned.append(connection)
+            elif connection.attempts < MAX_ATTEMPTS:
                 self._give(connection, recipient)
             else:
-                worn.append(connection)
-        self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
+                self._shedAll([connection], _WORN)
         self.flush()
         if not self.waiting:
             self.onPlaced()
 
-    def _assign(self, connection: Connection) -> None:
-        self._give(connection, self._choose(self._eligible, connection.peer))
+    def _newest(self) -> list[Recipient]:
+        """
+        The workers that connections of others go to.
+        """
+        newest = max((one.generation for one in self._scheduled), default=0)
+        return [one for one in self._scheduled if one.generation == newest and not one.paused]
+
+    def _fitFor(self, connection: Connection) -> list[Recipient]:
+        return [one for one in self._eligible if connection.listener in one.listeners]
 
     def _give(self, connection: Connection, recipient: Recipient) -> None:
         if not recipient.pending and not recipient.resumed:
@@ -469,6 +529,13 @@ class Dispatcher:
             self._rebuild()
             self._place()
 
+    def _compare(self) -> None:
+        """
+        Find out whether all listen on the same.
+        """
+        different = {one.listeners for one in self._scheduled}
+        self._common = next(iter(different), frozenset()) if len(different) < 2 else None
+
     def _rebuild(self) -> None:
         """
         Work out anew who may be given connections.
@@ -483,7 +550,7 @@ class Dispatcher:
     def _grow(self, count: int) -> None:
         before = self.capacity
         self.capacity = before + count
-        if before <= 0 < self.capacity:
+        if before <= 0 < self.capacity or (count and self._common is None):
             self.onCapacity()
 
     def _place(self) -> None:
@@ -493,15 +560,15 @@ class Dispatcher:
         self._placeReturned()
         if not self._waiting:
             return
-        worn: list[Connection] = []
-        while self._waiting and self._eligible:
-            connection = self._waiting.popleft()
-            if connection.attempts < MAX_ATTEMPTS:
-                self.capacity += 1
-                self._assign(connection)
+        waiting, self._waiting = self._waiting, deque()
+        for connection in waiting:
+            fit = self._fitFor(connection)
+            if not fit:
+                self._waiting.append(connection)
+            elif connection.attempts < MAX_ATTEMPTS:
+                self._give(connection, self._choose(fit, connection.peer))
             else:
-                worn.append(connection)
-        self._shedAll(worn, f"{MAX_ATTEMPTS} workers were lost over it")
+                self._shedAll([connection], _WORN)
         self._recount()
         self.flush()
         if not self.waiting:

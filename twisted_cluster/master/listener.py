@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -30,7 +31,8 @@ from twisted_cluster.interfaces import ListenerStatus
 from twisted_cluster.master.dispatcher import Connection, Dispatcher
 
 DEFAULT_BACKLOG = 1024
-"""The accept queue of a listener whose endpoint string names none."""
+"""The accept queue of a listener that asks for none, or for less: Twisted's
+own default is 50, for a server that always accepts at once."""
 
 ACCEPTS_PER_TURN = 256
 RETRY_DELAY = 0.05
@@ -40,6 +42,40 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 _NOT_ACCEPTING = frozenset({ListenerState.CLOSED, ListenerState.EXHAUSTED, ListenerState.SHARED})
+
+
+@dataclass(frozen=True)
+class BindRequest:
+    """
+    A port that the app in a worker wants.
+
+    @ivar kind: C{tcp}, C{unix}, C{udp}, or C{descriptor} for a socket that
+        this process has inherited.
+    @ivar address: An interface, or an absolute path.
+    @ivar port: A port, or the number of the descriptor.
+    @ivar mode: The mode of the path.
+    @ivar wantPID: Whether to hold the lock of the path.
+    @ivar order: Which of several ports with the number 0 it is.
+    """
+
+    kind: str
+    address: str
+    port: int
+    backlog: int = 50
+    mode: int = 0o666
+    wantPID: bool = False
+    order: int = 0
+
+    def __str__(self) -> str:
+        """The endpoint string that comes closest."""
+        if self.kind == "unix":
+            return f"unix:{self.address}"
+        if self.kind == "descriptor":
+            return f"fd:{self.port}"
+        number = f"{self.port}" if self.port or not self.order else f"0 ({self.order + 1})"
+        kind = f"{self.kind}6" if ":" in self.address else self.kind
+        interface = self.address.replace(":", "\\:")
+        return f"{kind}:{number}" + (f":interface={interface}" if interface else "")
 
 
 class _ListeningPort(tcp.Port):
@@ -184,6 +220,28 @@ def bind(reactor: Any, name: str) -> _ListeningPort:
     return port
 
 
+def bindRequested(reactor: Any, request: BindRequest) -> _ListeningPort:
+    """
+    Bind a stream port that an app has asked for, without accepting yet.
+
+    @raise CannotListenError: if that is not possible.
+    @raise OSError: likewise.
+    @raise ValueError: likewise.
+    """
+    binding = BindingReactor(reactor)
+    factory = _PlaceholderFactory()
+    backlog = max(request.backlog, DEFAULT_BACKLOG)
+    if request.kind == "tcp":
+        return binding.listenTCP(request.port, factory, backlog, request.address)
+    if request.kind == "unix":
+        return binding.listenUNIX(
+            request.address, factory, backlog, request.mode, int(request.wantPID)
+        )
+    _adoptDescriptor(binding, request.port)
+    (port,) = binding.ports
+    return port
+
+
 def _listen(binding: BindingReactor, name: str) -> None:
     prefix, _, rest = name.partition(":")
     if prefix == "fd":
@@ -269,6 +327,10 @@ class Listener:
         text = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else _pathOf(address)
         return ListenerStatus(self.name, text, self.state, self.accepted)
 
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        return int(self._port.socket.fileno())
+
     def share(self) -> int:
         """
         Leave it to the workers to accept.
@@ -276,7 +338,7 @@ class Listener:
         @return: The descriptor of the listening socket.
         """
         self._become(ListenerState.SHARED)
-        return self._port.socket.fileno()
+        return self.fileno()
 
     def capacityChanged(self) -> None:
         """
@@ -288,7 +350,7 @@ class Listener:
         """
         if self.state in _NOT_ACCEPTING:
             return
-        if self._dispatcher.capacity <= 0:
+        if self._capacity() <= 0:
             self._pause()
         elif self.state is not ListenerState.ACCEPTING and not self._accepting:
             self.acceptReady()
@@ -299,16 +361,19 @@ class Listener:
         it on its way.  Called by the reactor, or when there is credit again.
         """
         self._accepting = True
-        error = self._accept(min(self._dispatcher.capacity, ACCEPTS_PER_TURN))
+        error = self._accept(min(self._capacity(), ACCEPTS_PER_TURN))
         self._dispatcher.flush()
         self._accepting = False
         if error in _EXHAUSTED:
             self._exhausted(error)
-        elif self._dispatcher.capacity <= 0:
+        elif self._capacity() <= 0:
             self._pause()
         elif self.state is not ListenerState.ACCEPTING:
             self._become(ListenerState.ACCEPTING)
             self._port.startReading()
+
+    def _capacity(self) -> int:
+        return self._dispatcher.capacityOf(self.number)
 
     def _pause(self) -> None:
         if self.state is ListenerState.ACCEPTING:
@@ -351,7 +416,7 @@ class Listener:
 
     def _tryAgain(self) -> None:
         self._retry = None
-        error = self._accept(min(self._dispatcher.capacity, 1))
+        error = self._accept(min(self._capacity(), 1))
         self._dispatcher.flush()
         if error in _EXHAUSTED:
             self._exhausted(error)

@@ -8,11 +8,10 @@ import os
 import random
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -44,7 +43,9 @@ from twisted_cluster.interfaces import (
 )
 from twisted_cluster.master.dispatcher import Dispatcher, Recipient
 from twisted_cluster.master.journal import Journal
-from twisted_cluster.master.listener import Listener, bind
+from twisted_cluster.master.listener import Listener
+from twisted_cluster.master.listeners import Listeners
+from twisted_cluster.master.messages import Messages
 from twisted_cluster.master.reload import Reloader
 from twisted_cluster.master.sentinel import Sentinel
 from twisted_cluster.master.strangers import StrangerReaper
@@ -68,6 +69,7 @@ class Master:
     Binds, accepts, hands off, supervises, reloads.
 
     @ivar events: Everything that happens.
+    @ivar messages: What processes say to each other.
     @ivar sentinel: Watches the processes from outside.
     @ivar onStop: Ends the whole process in an orderly way; called when a tool
         asks the cluster to stop.
@@ -99,8 +101,7 @@ class Master:
         self._now = now
         self._since = now()
         self._path = modulePath()
-        self._listeners: list[Listener] = []
-        self._turns: deque[Listener] = deque()
+        self._turns = 0
         self._wanted = config.workers
         self._everReady = False
         self._reloadAgain = False
@@ -111,25 +112,44 @@ class Master:
         self.events = EventStream(self._subscriberFailed)
         self.events.subscribe(Journal().write)
         self._dispatcher = self._makeDispatcher()
-        self._spawner = makeSpawner(self)
-        around = Surroundings(
-            reactor,
-            config,
-            self._spawner,
-            self._dispatcher,
-            self.events,
-            self.preamble,
-            now,
-            self._share,
+        self._listeners = Listeners(
+            reactor, self._dispatcher, self.events, now, kernel.listeningDescriptors()
         )
-        draw = (randomness or random.Random()).random
-        self._supervisor = Supervisor(around, sentinel, usage, draw)
+        self.messages = Messages(reactor, self._readyWorkers, self.events, now)
+        self._spawner = makeSpawner(self)
+        self._supervisor = self._makeSupervisor(randomness or random.Random(), usage)
         self._reloader = Reloader(self._supervisor, self.events, config.reloadParallel, now)
-        self._supervisor.onChange = self._onChange
-        self._supervisor.onLeaving = self._onLeaving
-        self._supervisor.onBootFailed = self._onBootFailed
         self._strangers = StrangerReaper(reactor) if os.getpid() == 1 else None
         self._touch = self._makeTouchWatch()
+
+    def _makeSupervisor(
+        self, randomness: random.Random, usage: Callable[[int], tuple[float, bool] | None]
+    ) -> Supervisor:
+        around = Surroundings(
+            self._reactor,
+            self._config,
+            self._spawner,
+            self._dispatcher,
+            self._listeners,
+            self.events,
+            self.preamble,
+            self._now,
+            self._share,
+            self.messages,
+        )
+        supervisor = Supervisor(around, self.sentinel, usage, randomness.random)
+        supervisor.onChange = self._onChange
+        supervisor.onLeaving = self._onLeaving
+        supervisor.onBootFailed = self._onBootFailed
+        return supervisor
+
+    def _readyWorkers(self) -> list[Worker]:
+        """
+        The workers that serve their slots.
+        """
+        slots = self._supervisor.slots.values()
+        current = [slot.current for slot in slots]
+        return [one for one in current if one is not None and one.state is State.READY]
 
     def _makeDispatcher(self) -> Dispatcher:
         dispatcher = Dispatcher(self._choose, kernel.isUntouched, self._onShed)
@@ -151,23 +171,7 @@ class Master:
 
         @raise ListenError: if one can't be bound; then none is.
         """
-        ports: list[Any] = []
-        try:
-            for name in self._config.listen:
-                ports.append(bind(self._reactor, name))
-        except ClusterError:
-            for port in ports:
-                port.stopListening()
-            raise
-        self._listeners = [
-            Listener(number, name, port, self._dispatcher, self._reactor, self.events, self._now)
-            for number, (name, port) in enumerate(zip(self._config.listen, ports))
-        ]
-        self._turns = deque(self._listeners)
-        for status in (listener.status() for listener in self._listeners):
-            self.log.info(
-                "listening on {name}, bound to {address}", name=status.name, address=status.address
-            )
+        self._listeners.bindNamed(self._config.listen)
 
     def start(self) -> None:
         """
@@ -210,7 +214,7 @@ class Master:
             self._touch.stop()
         self._supervisor.stopping = True
         self._reloader.cancel("the master is stopping")
-        yield gatherResults([listener.close() for listener in self._listeners])
+        yield self._listeners.close()
         if not now:
             yield self._waitForOwners()
         self._dispatcher.shedWaiting("the master is stopping")
@@ -256,14 +260,14 @@ class Master:
         return ClusterStatus(
             twisted_cluster.__version__,
             os.getpid(),
-            self._config.app,
+            str(self._config.source),
             self._config.policy,
             self._spawner.kind,
             self._supervisor.generation,
             self._wanted,
             self._since,
             self._dispatcher.account(),
-            tuple(listener.status() for listener in self._listeners),
+            self._listeners.statuses(),
             self._supervisor.statuses(),
             self._reloader.status,
             self._helpers(),
@@ -399,11 +403,11 @@ class Master:
         return Preamble(
             slot,
             generation,
-            config.app,
+            config.source,
             self._path,
             tuple(
                 ListenerPlan(listener.name, listener.family, _plain(listener.address))
-                for listener in self._listeners
+                for listener in self._listeners.named
             ),
             config.heartbeat,
             config.credit,
@@ -411,23 +415,28 @@ class Master:
             config.drainTimeout,
             config.reactor,
             self._logTimes,
+            systemdNames(),
         )
 
-    def _share(self) -> tuple[int, ...]:
+    def _share(self) -> dict[int, int]:
         """
-        The listening sockets that workers accept from for themselves.
+        The listening sockets that workers accept from for themselves, by the
+        number of the listener.
         """
         if self._config.policy != SHARED or self._stopped is not None:
-            return ()
-        return tuple(listener.share() for listener in self._listeners)
+            return {}
+        streams = [one for one in self._listeners if isinstance(one, Listener)]
+        return {listener.number: listener.share() for listener in streams}
 
     def _capacityChanged(self) -> None:
         """
         Let the listeners accept, another one first each time: on a busy
         cluster the first one uses up all the credit there is.
         """
-        self._turns.rotate()
-        for listener in tuple(self._turns):
+        listeners = list(self._listeners)
+        self._turns += 1
+        first = self._turns % len(listeners) if listeners else 0
+        for listener in (*listeners[first:], *listeners[:first]):
             listener.capacityChanged()
 
     def _onChange(self) -> None:
@@ -436,6 +445,23 @@ class Master:
         )
         self._capacityChanged()
         self._reloader.advance()
+        self._tidyListeners()
+
+    def _tidyListeners(self) -> None:
+        """
+        Close what the app wants no more: for sure only while every slot has a
+        worker that has said what it wants, and none is being replaced.
+        """
+        slots = self._supervisor.slots.values()
+        for slot in slots:
+            if slot.current is not None and slot.current.state is State.FAILED:
+                self._listeners.slotFailed(slot.number)
+        settled = all(
+            slot.current is not None and slot.current.state is State.READY and not slot.candidate
+            for slot in slots
+        )
+        if slots and settled and self._reloader.status is None:
+            self._listeners.sweep(len(slots))
 
     def _onLeaving(self, slot: int) -> None:
         self.log.info("slot {slot} was told to terminate by somebody else", slot=slot)
@@ -457,7 +483,19 @@ class Master:
 
     def _onBootFailed(self, fault: str, reason: str) -> None:
         if fault == "operator" and not self._everReady and self._stopped is None:
-            self.onFatal(OperatorError("start", reason, "check --app and the current directory"))
+            self.onFatal(self._startError(reason))
+
+    def _startError(self, reason: str) -> OperatorError:
+        """
+        What to tell the operator, who named something that workers can't run.
+        """
+        app = self._config.app is not None
+        usual = f"check {'--app' if app else 'the command line'} and the current directory"
+        what, _, cause = reason.removeprefix("can't ").partition(": ")
+        if not reason.startswith("can't ") or not cause:
+            what, cause = "start", reason
+        cause, _, remedy = cause.partition("; ")
+        return OperatorError(what, cause, remedy or usual)
 
     def _onShed(self, count: int, reason: str) -> None:
         self.events.publish(ConnectionsShed(self._now(), count, reason))
@@ -492,6 +530,18 @@ def modulePath() -> tuple[str, ...]:
     workers find the same ones.
     """
     return (os.getcwd(), *(os.path.abspath(entry) for entry in sys.path))
+
+
+def systemdNames() -> tuple[str, ...]:
+    """
+    The names of the descriptors that systemd has passed to this process, which
+    Twisted's endpoints know.
+    """
+    from twisted.internet.endpoints import _SystemdParser
+
+    passed = _SystemdParser._sddaemon
+    names = {number: name for name, number in passed.inheritedNamedDescriptors().items()}
+    return tuple(names.get(number, "") for number in passed.inheritedDescriptors())
 
 
 def _plain(address: Any) -> tuple[Any, ...] | str:

@@ -14,11 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.wire import courier
 from twisted_cluster.errors import AppError, CallFailed, PeerError, QueueFull
 from twisted_cluster.events import EventStream, MessagesDropped
 from twisted_cluster.interfaces import RESERVED, Message
-from twisted_cluster.wire import values
+from twisted_cluster.wire import courier, values
 from twisted_cluster.wire.messages import ALL, MASTER, OTHERS, Envelope, Kind, checkTopic, decode
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
 

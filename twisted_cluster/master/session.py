@@ -37,8 +37,8 @@ class IWorkerReports(Protocol):
     def name(self) -> str:
         """What log lines call the worker."""
 
-    def ready(self) -> None:
-        """It can take sockets."""
+    def ready(self, listeners: list[int] | None = None) -> None:
+        """It can take sockets of these, or of all that the operator named."""
 
     def bootFailed(self, fault: str, reason: str, traceback: str) -> None:
         """It can't run the app."""
@@ -187,8 +187,8 @@ class MasterSession(Channel):
         self._reports.beat(numberFrom(box, b"connections") if told else None)
 
     @commands.Ready.responder
-    def _ready(self) -> dict[str, Any]:
-        self._reports.ready()
+    def _ready(self, listeners: list[int] | None) -> dict[str, Any]:
+        self._reports.ready(listeners)
         return {}
 
     @commands.BootFailed.responder

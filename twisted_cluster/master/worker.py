@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,11 +36,17 @@ from twisted_cluster.interfaces import (
     IWorkerSpawner,
     WorkerStatus,
 )
+from twisted_cluster.master.binding import BindSession
 from twisted_cluster.master.dispatcher import Connection, Dispatcher, Recipient
+from twisted_cluster.master.listener import BindRequest
+from twisted_cluster.master.listeners import Listeners
+from twisted_cluster.master.messages import Messages
 from twisted_cluster.master.session import MasterSession
 from twisted_cluster.policy.lifecycle import Action, Step, newWorker
+from twisted_cluster.wire import preamble
 from twisted_cluster.wire.channel import ChannelTransport, closeDescriptors
-from twisted_cluster.wire.preamble import Preamble, encode
+from twisted_cluster.wire.parts import Outbox
+from twisted_cluster.wire.preamble import Preamble
 
 ABORT_GRACE = 1.0
 """Seconds between the signal that dumps a worker's stacks and SIGKILL."""
@@ -84,10 +90,11 @@ class Surroundings:
     config: ClusterConfig
     spawner: IWorkerSpawner
     dispatcher: Dispatcher
+    listeners: Listeners
     events: EventStream
     preamble: Callable[[int, int], Preamble]
     now: Callable[[], float] = time.time
-    share: Callable[[], Sequence[int]] = tuple
+    share: Callable[[], Mapping[int, int]] = dict
     messages: Messages | None = None
 
 
@@ -119,6 +126,7 @@ class Worker:
         self._timer: IDelayedCall | None = None
         self._session: MasterSession | None = None
         self._transport: ChannelTransport | None = None
+        self._binding: ChannelTransport | None = None
         self._process: IWorkerProcess | None = None
         self._told = ""
         self._migrate = False
@@ -167,18 +175,45 @@ class Worker:
         """
         around = self._around
         session = MasterSession(self)
-        self._recipient = Recipient(self.slot, session, around.config.credit, self.generation)
+        self._recipient = Recipient(
+            self.slot,
+            session,
+            around.config.credit,
+            self.generation,
+            range(len(around.listeners.named)),
+        )
         self._publish(None, State.STARTING)
         self._setTimer(around.config.generationTimeout, self._notReady)
         try:
-            ours, theirs = socket.socketpair()
+            theirs = self._open(session)
         except OSError as error:
             around.reactor.callLater(0, self.exited, ExitStatus(failure=str(error)))
             return
-        ours.sendall(encode(around.preamble(self.slot, self.generation)))
+        self._process = around.spawner.spawn(self.slot, self.generation, theirs, self)
+
+    def _open(self, session: MasterSession) -> socket.socket:
+        """
+        Open the two channels: for everything, and for asking for ports.
+
+        @return: The worker's end of the first; that of the second is on its
+            way through it.
+        """
+        around = self._around
+        ours, theirs = socket.socketpair()
+        try:
+            asked, asking = socket.socketpair()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        with asking:
+            preamble.send(ours, around.preamble(self.slot, self.generation), asking)
         self._session = session
         self._transport = ChannelTransport(ours, session, around.reactor)
-        self._process = around.spawner.spawn(self.slot, self.generation, theirs, self)
+        self._binding = ChannelTransport(asked, BindSession(self), around.reactor)
+        if around.messages is not None:
+            around.messages.join(self, Outbox(self._transport, around.reactor))
+        return theirs
 
     # What others ask of it.
 
@@ -269,6 +304,9 @@ class Worker:
         """The process is gone."""
         if self._transport is not None:
             self._transport.drainAndLose()
+        if self._binding is not None:
+            self._binding.abort()
+        self._around.listeners.gone(self)
         self._cancelTimer()
         reason = f"{self._told}; {status}" if self._told else str(status)
         step = self._machine.exited()
@@ -277,9 +315,12 @@ class Worker:
 
     # What it reports over the channel: IWorkerReports.
 
-    def ready(self) -> None:
-        """It can take sockets."""
+    def ready(self, listeners: list[int] | None = None) -> None:
+        """It can take sockets of these listeners, or of those named."""
         self.beat()
+        if listeners is not None:
+            self._around.dispatcher.listen(self._recipient, listeners)
+            self._warnOfIdle(listeners)
         # A worker can be faster than its template's word of it, which comes
         # another way.
         self._readyEarly = self.pid is None
@@ -342,18 +383,63 @@ class Worker:
         if self._session is None or self.state is not State.DRAINING or not self._migrate:
             closeDescriptors(descriptors)
             raise PeerError("an offer of connections that nobody asked for")
-        connections = [
-            Connection(descriptor, listener, (), state or None, _progressOf(descriptor))
-            for descriptor, listener, state in zip(descriptors, listeners, states)
-        ]
-        self._session.sendTaken(numbers[: len(descriptors)], numbers[len(descriptors) :])
+        connections, taken = [], []
+        for number, descriptor, listener, state in zip(numbers, descriptors, listeners, states):
+            if self._around.dispatcher.serves(listener):
+                taken.append(number)
+                progress = _progressOf(descriptor)
+                connections.append(Connection(descriptor, listener, (), state or None, progress))
+            else:
+                # The new code does not listen there: let the old one finish.
+                closeDescriptors([descriptor])
+        declined = [number for number in numbers if number not in taken]
+        self._session.sendTaken(taken, declined)
         if self._around.share():
             self._around.dispatcher.takeOver(connections)
         else:
             self._around.dispatcher.giveBack(self._recipient, connections)
 
+    def _warnOfIdle(self, listeners: list[int]) -> None:
+        """
+        Say so if the operator named a listener that the app does not know.
+        """
+        for listener in self._around.listeners.named:
+            if listener.number not in listeners:
+                self.log.warn(
+                    "{name} does not listen on {listener}, which --listen names",
+                    name=self.name,
+                    listener=listener.name,
+                )
+
+    # What its app asks for: IBindRequests.
+
+    def bindRequested(self, request: BindRequest) -> tuple[int, int]:
+        """Its app wants a port."""
+        found = self._around.listeners.claim(self, self.slot, request)
+        if self.readyAt is not None:
+            self._listen(self._recipient.listeners | {found[0]})
+        return found
+
+    def unbound(self, listener: int) -> None:
+        """Its app wants it no more."""
+        self._around.listeners.unclaim(self, listener)
+        self._listen(self._recipient.listeners - {listener})
+
+    def _listen(self, listeners: frozenset[int]) -> None:
+        fresh = listeners - self._recipient.listeners
+        self._around.dispatcher.listen(self._recipient, listeners)
+        if self.state is State.READY:
+            self._sendShare(fresh)
+
+    def messageReceived(self, lane: int, data: bytes) -> None:
+        """It sent a message."""
+        if self._around.messages is not None:
+            self._around.messages.received(self, lane, data)
+
     def channelLost(self) -> None:
         """Nothing more will come: its untouched connections go to others."""
+        if self._around.messages is not None:
+            self._around.messages.gone(self)
         self._around.dispatcher.lost(self._recipient)
         if self.state in (State.STARTING, State.READY):
             self._setTimer(LOST_CHANNEL_GRACE, self._signal, signal.SIGKILL)
@@ -370,9 +456,16 @@ class Worker:
 
     def _schedule(self) -> None:
         self._around.dispatcher.schedule(self._recipient)
+        self._sendShare(self._recipient.listeners)
+
+    def _sendShare(self, listeners: frozenset[int]) -> None:
+        """
+        Have it accept for itself, if that is the policy.
+        """
         share = self._around.share()
-        if share and self._session is not None:
-            self._session.sendShare(range(len(share)), share)
+        shared = sorted(listeners & share.keys())
+        if shared and self._session is not None:
+            self._session.sendShare(shared, [share[number] for number in shared])
 
     def _unschedule(self) -> None:
         self._around.dispatcher.unschedule(self._recipient)

@@ -176,11 +176,62 @@ class Throttle(_Report):
 
 class Ready(_Report):
     """
-    Worker to master: the app is loaded and runs; sockets may come.
+    Worker to master: the app is loaded and runs; sockets of C{listeners} may
+    come, or of all that the operator named if there is no such list.
     """
 
     commandName = b"Ready"
-    arguments: ClassVar[list[tuple[bytes, Argument]]] = []
+    arguments = [(b"listeners", Numbers(optional=True))]
+
+
+class Bind(_Report):
+    """
+    Worker to master, over a channel of its own and blocking: the app wants a
+    port.  The answer is one L{Bound} or L{NotBound}.
+
+    C{kind} is C{tcp}, C{unix}, C{udp}, or C{descriptor} for one that the
+    master has inherited; C{address} an interface or a path, C{port} a port
+    or a descriptor.  C{order} tells ports with the number 0 apart.
+    """
+
+    commandName = b"Bind"
+    arguments = [
+        (b"kind", Unicode()),
+        (b"address", String()),
+        (b"port", Integer()),
+        (b"backlog", Integer()),
+        (b"mode", Integer()),
+        (b"wantPID", Boolean()),
+        (b"order", Integer()),
+    ]
+
+
+class Bound(_Report):
+    """
+    Master to worker: the port is bound; its socket comes with this box.
+    """
+
+    commandName = b"Bound"
+    arguments = [(b"listener", Integer())]
+
+
+class NotBound(_Report):
+    """
+    Master to worker: the port can't be bound; C{errno} is 0 if the system
+    gave none.
+    """
+
+    commandName = b"NotBound"
+    arguments = [(b"errno", Integer()), (b"reason", Unicode())]
+
+
+class Unbind(_Report):
+    """
+    Worker to master: the app listens on this no more.
+    """
+
+    commandName = b"Unbind"
+    arguments = [(b"listener", Integer())]
 
 
 class BootFailed(_Report):
@@ -381,9 +432,11 @@ def encodeAck(received: int, closed: int, touched: Sequence[int]) -> bytes:
 def encode(command: type[Command], **values: Any) -> bytes:
     """
     The bytes of one box of C{command}.
+
+    @raise TypeError: if a value is missing that is not optional.
     """
     box = AmpBox()
     for name, argument in command.arguments:
-        argument.toBox(name, box, {name.decode("ascii"): values[name.decode("ascii")]}, None)
+        argument.toBox(name, box, {name.decode("ascii"): values.get(name.decode("ascii"))}, None)
     box[COMMAND] = command.commandName
     return bytes(box.serialize())

@@ -45,8 +45,20 @@ MAX_MESSAGE = 256 << 20
 
 _LENGTH = struct.Struct("!H")
 _LANE_NAMES = {b"%d" % lane: lane for lane in range(LANES)}
-_LAST = tuple(b"\0\x08_command\0\x04Part\0\x04lane\0\x01%d\0\x04last\0\x04True\0\x04data" % lane for lane in range(LANES))
-_MORE = tuple(b"\0\x08_command\0\x04Part\0\x04lane\0\x01%d\0\x04last\0\x05False\0\x04data" % lane for lane in range(LANES))
+
+
+def _heads(last: bytes) -> tuple[bytes, ...]:
+    """
+    How a part begins, by its lane: as L{commands.encode} makes it, which takes
+    longer than the rest of sending it.
+    """
+    strings = (b"_command", b"Part", b"last", last, b"lane")
+    start = b"".join(_LENGTH.pack(len(string)) + string for string in strings)
+    return tuple(start + b"\0\x01%d\0\x04data" % lane for lane in range(LANES))
+
+
+_LAST = _heads(b"True")
+_MORE = _heads(b"False")
 
 
 class ITransport(Protocol):

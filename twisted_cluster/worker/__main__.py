@@ -20,14 +20,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--slot", type=int)
     parser.add_argument("--generation", type=int, required=True)
     options = parser.parse_args(arguments)
-    plan = entry.begin()
-    if isinstance(plan, int):
-        return plan
-    if options.slot is not None:
-        return entry.runWorker(*plan)
+    begun = entry.begin(isTemplate=options.slot is None)
+    if isinstance(begun, int):
+        return begun
+    channel, plan, binder = begun
+    if binder is not None:
+        return entry.runWorker(channel, plan, binder)
     from twisted_cluster.worker.template import runTemplate
 
-    return runTemplate(*plan)
+    return runTemplate(channel, plan)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,20 @@ names one, so that an app which installs a reactor of its own can.
 from __future__ import annotations
 
 import faulthandler
+import importlib
+import os
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
+from twisted_cluster.sources import PROGRAMS
 from twisted_cluster.wire import preamble
 from twisted_cluster.wire.preamble import CHANNEL_DESCRIPTOR, Preamble
+from twisted_cluster.worker.binder import Binder
 
 NO_MASTER = 2
 """The exit code of a worker that there is no master for."""
@@ -24,13 +29,13 @@ NO_MASTER = 2
 _MASTERS_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def begin() -> tuple[socket.socket, Preamble] | int:
+def begin(isTemplate: bool) -> tuple[socket.socket, Preamble, Binder | None] | int:
     """
     Set up a fresh process.  Runs in a worker that was executed, and in a
     template.
 
-    @return: The channel and what came over it, or an exit code if there is no
-        master at the other end.
+    @return: The channel, what came over it and, in a worker, what it asks for
+        ports with; or an exit code if there is no master at the other end.
     """
     # SIGABRT, which the master sends to a worker that hangs, dumps the stacks
     # of all threads even if the interpreter never gets to run again.
@@ -42,35 +47,56 @@ def begin() -> tuple[socket.socket, Preamble] | int:
     try:
         channel = socket.socket(fileno=CHANNEL_DESCRIPTOR)
         channel.set_inheritable(False)
-        plan = preamble.read(channel)
+        plan, binder = (preamble.read(channel), None) if isTemplate else receive(channel)
     except (OSError, PeerError, ValueError) as error:
         sys.stderr.write(f"can't work: {error}; workers are started by the master\n")
         return NO_MASTER
     sys.path[:] = plan.path
-    return channel, plan
+    offerDescriptors(plan)
+    return channel, plan, binder
+
+
+def receive(channel: socket.socket) -> tuple[Preamble, Binder]:
+    """
+    Read what the master says first.  Runs in the worker.
+
+    @raise PeerError: if it makes no sense.
+    """
+    plan, binding = preamble.receive(channel)
+    return plan, Binder(binding)
+
+
+def offerDescriptors(plan: Preamble) -> None:
+    """
+    Have C{systemd:} endpoints find the descriptors of the master's.
+    """
+    if plan.systemd:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.environ["LISTEN_FDS"] = str(len(plan.systemd))
+        if any(plan.systemd):
+            os.environ["LISTEN_FDNAMES"] = ":".join(plan.systemd)
+        # They are read, and removed from the environment, at this import.
+        importlib.import_module("twisted.internet.endpoints")
 
 
 def leaveToMaster(number: int, frame: Any) -> None:
     """Do nothing."""
 
 
-def runWorker(channel: socket.socket, plan: Preamble) -> int:
+def runWorker(channel: socket.socket, plan: Preamble, binder: Binder) -> int:
     """
     Load the app and serve.  Runs in a worker that was executed.
 
     @return: The exit code.
     """
-    from twisted_cluster.worker import loader, log
+    from twisted_cluster.worker import log
 
     context.current().enter(context.Role.WORKER, plan.slot, plan.generation)
     kernel.nameProcess(f"worker {plan.slot}.{plan.generation}")
-    log.begin(plan.logTimes)
+    if plan.source.kind not in PROGRAMS:
+        log.begin(plan.logTimes)
     installReactor(plan)
-    try:
-        found = loader.find(plan.app)
-    except AppLoadError as error:
-        return refuse(channel, error)
-    return serve(channel, plan, found)
+    return work(channel, plan, binder)
 
 
 def installReactor(plan: Preamble) -> None:
@@ -93,25 +119,100 @@ def refuse(channel: socket.socket, error: AppLoadError) -> int:
 
     sys.stderr.write(f"{error}\n{error.traceback}")
     sys.stderr.flush()
-    channel.sendall(encodeBootFailed(error))
+    try:
+        channel.sendall(encodeBootFailed(error))
+    except OSError:
+        return NO_MASTER
     channel.close()
     return 1
 
 
-def serve(channel: socket.socket, plan: Preamble, found: Any) -> int:
+def work(channel: socket.socket, plan: Preamble, binder: Binder, found: Any = None) -> int:
     """
-    Serve the app C{found} until the master, or its end, says to stop.
+    Load the app, unless it is C{found} already, and serve it until the
+    master, or its end, says to stop.
 
     @return: The exit code.
     """
+    from twisted_cluster.worker.intercept import Interception
+
+    interception = Interception(binder)
+    interception.install()
+    try:
+        if plan.source.kind in PROGRAMS:
+            return runProgram(channel, plan, interception)
+        if found is None:
+            from twisted_cluster.worker import programs
+
+            found = programs.load(plan.source)
+    except AppLoadError as error:
+        return refuse(channel, error)
     from twisted.internet import reactor
 
+    running: Any = reactor
+    codes: list[int] = []
+    session = attach(running, channel, plan, interception, codes)
+    running.callWhenRunning(session.begin, found)
+    running.run()
+    return codes[0] if codes else 0
+
+
+def runProgram(channel: socket.socket, plan: Preamble, interception: Any) -> int:
+    """
+    Run a module or a script, which runs a reactor of its choice; serve from
+    then on.
+
+    @return: The exit code.
+    @raise AppLoadError: if it ends before it has run a reactor.
+    """
+    from twisted.internet.base import ReactorBase
+
+    from twisted_cluster.worker import log, programs
+    from twisted_cluster.worker.loader import WrongName
+
+    codes: list[int] = []
+    original = ReactorBase.startRunning
+    attached: list[Any] = []
+
+    def startRunning(reactor: Any, *arguments: Any, **options: Any) -> None:
+        if not attached:
+            log.beginIfNobodyDid(plan.logTimes)
+            attached.append(attach(reactor, channel, plan, interception, codes))
+            # After all that the app has asked for to be called then.
+            reactor.callWhenRunning(reactor.callLater, 0, attached[0].beginProgram)
+        original(reactor, *arguments, **options)
+
+    ReactorBase.startRunning = startRunning  # type: ignore[assignment,method-assign]
+    try:
+        code = programs.run(plan.source)
+    except AppLoadError as error:
+        if not attached:
+            raise
+        sys.stderr.write(f"{error}\n{error.traceback}")
+        code = 1
+    if not attached:
+        # With success it means to, and will the next time too.
+        kind = AppLoadError if code else WrongName
+        raise kind(
+            f"app {plan.source} ended with code {code} before it ran a reactor: it serves nothing"
+        )
+    return codes[0] if codes else code
+
+
+def attach(
+    running: Any, channel: socket.socket, plan: Preamble, interception: Any, codes: list[int]
+) -> Any:
+    """
+    Have C{running}, a reactor, serve the channel.
+
+    @param codes: Gets the exit code when the session is over, as which the
+        reactor is stopped.
+    @return: The session.
+    """
     from twisted_cluster.wire.channel import ChannelTransport
     from twisted_cluster.worker.session import WorkerSession
 
-    running: Any = reactor
-    session = WorkerSession(running, plan)
-    codes: list[int] = []
+    session = WorkerSession(running, plan, interception)
 
     def exit(code: int) -> None:
         codes.append(code)
@@ -120,11 +221,11 @@ def serve(channel: socket.socket, plan: Preamble, found: Any) -> int:
 
     session.onExit = exit
     ChannelTransport(channel, session, running)
-    running.callWhenRunning(
-        signal.signal,
-        signal.SIGTERM,
-        lambda number, frame: running.callFromThread(session.leave),
-    )
-    running.callWhenRunning(session.begin, found)
-    running.run()
-    return codes[0] if codes else 0
+    if threading.current_thread() is threading.main_thread():
+        # Twisted's own handler, set when the reactor starts, stops at once.
+        running.callWhenRunning(
+            signal.signal,
+            signal.SIGTERM,
+            lambda number, frame: running.callFromThread(session.leave),
+        )
+    return session

@@ -37,7 +37,7 @@ class App:
     What a worker runs: exactly one of the two is set.
 
     @ivar factory: Builds the protocols of all handed-off connections.
-    @ivar service: Listens for itself, on ports named by C{--listen}.
+    @ivar service: Listens for itself.
     """
 
     factory: Any = None
@@ -61,7 +61,7 @@ def find(name: str) -> Any:
                 f"app {name}: {_describe(found)} has no attribute {attribute!r}"
             ) from error
         except (Exception, SystemExit) as error:
-            raise _failed(name, error) from error
+            raise failed(name, error) from error
     return found
 
 
@@ -72,9 +72,9 @@ def _import(name: str, moduleName: str) -> ModuleType:
         missing = error.name or ""
         if moduleName == missing or moduleName.startswith(f"{missing}."):
             raise WrongName(f"app {name}: there is no module {missing!r} in {_places()}") from error
-        raise _failed(name, error) from error
+        raise failed(name, error) from error
     except (Exception, SystemExit) as error:
-        raise _failed(name, error) from error
+        raise failed(name, error) from error
 
 
 def _places() -> str:
@@ -87,21 +87,26 @@ def _describe(found: Any) -> str:
     return f"{type(found).__name__} object"
 
 
-def _failed(name: str, error: BaseException) -> AppLoadError:
+def failed(name: str, error: BaseException, *ours: str) -> AppLoadError:
+    """
+    What to say of an app that raised C{error} while it was loaded.
+
+    @param ours: Files whose lines the traceback need not show.
+    """
     summary = traceback.format_exception_only(type(error), error)[-1].strip()
-    return AppLoadError(f"app {name} fails to load: {summary}", appTraceback(error))
+    return AppLoadError(f"app {name} fails to load: {summary}", appTraceback(error, *ours))
 
 
-def appTraceback(error: BaseException) -> str:
+def appTraceback(error: BaseException, *ours: str) -> str:
     """
     The traceback of C{error} from the app's own first line on.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    ours = {__file__, importlib.__file__}
+    hidden = {__file__, importlib.__file__, *ours}
     shown = [
         frame
         for frame in frames
-        if frame.filename not in ours and not frame.filename.startswith("<frozen importlib")
+        if frame.filename not in hidden and not frame.filename.startswith("<frozen ")
     ]
     lines = traceback.format_list(shown)
     lines += traceback.format_exception_only(type(error), error)
@@ -123,7 +128,7 @@ def resolve(name: str, found: Any) -> Any:
         try:
             made = found()
         except (Exception, SystemExit) as error:
-            raise _failed(name, error) from error
+            raise failed(name, error) from error
         return made if _isPending(made) else resolveResult(name, made)
     raise WrongName(f"app {name} is a {type(found).__name__}; it must be {KINDS}")
 
@@ -179,8 +184,8 @@ def _asReadyApp(found: Any) -> App | None:
         return App(factory=found)
     # Only an Application has to be adapted; asking for adapters is not free.
     if IService.providedBy(found) or isinstance(found, Componentized):
-        service = IService(found, None)
-        return None if service is None else App(service=service)
+        # Itself, since an Application also says whom to run as.
+        return None if IService(found, None) is None else App(service=found)
     if "twisted.web.resource" in sys.modules:
         from twisted.web.resource import IResource
         from twisted.web.server import Site

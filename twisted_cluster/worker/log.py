@@ -55,6 +55,20 @@ def begin(withTimes: bool) -> None:
     globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stdout, _format)])
 
 
+def beginIfNobodyDid(withTimes: bool) -> None:
+    """
+    The same for a program, which may have a log of its own, and whose printing
+    is its own affair.
+    """
+    _format.describe(withTimes)
+    # Twisted keeps what is logged in memory until somebody begins, and tells
+    # in no other way whether that has happened.
+    if globalLogBeginner._temporaryObserver is not None:
+        globalLogBeginner.beginLoggingTo(
+            [FileLogObserver(sys.stdout, _format)], redirectStandardIO=False
+        )
+
+
 def resume(withTimes: bool) -> None:
     """
     The same in a process that was forked from one that had begun.

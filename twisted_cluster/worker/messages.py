@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_cluster.errors import AppError, CallFailed, ChannelLost, PeerError, QueueFull
+from twisted_cluster.errors import AppError, ChannelLost, PeerError, QueueFull
 from twisted_cluster.interfaces import RESERVED, Message
 from twisted_cluster.wire import courier, values
 from twisted_cluster.wire.messages import MASTER, Envelope, Kind, checkTopic, decode

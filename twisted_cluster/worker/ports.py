@@ -16,7 +16,6 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -63,6 +62,7 @@ class _Adopted:
 
     handoff: int | None = None
     handedOff = False
+    listener: int
     watch: IConnectionWatch
 
     def _touch(self) -> None:
@@ -102,28 +102,125 @@ class AdoptedUnixConnection(_Adopted, unix.Server):
     """
 
 
-@implementer(IListeningPort)
-class HandoffPort:
+class Adopter:
     """
-    What an app gets for a port whose sockets the master accepts.
+    Serves connections that were accepted on one listener.  This does what
+    Twisted's ports do with what they have accepted.
 
-    @ivar factory: Builds the protocols.
+    @ivar listener: The number of the listener.
+    @ivar name: What log lines call it.
+    @ivar family: The address family of its connections.
     """
 
     log = Logger()
 
     def __init__(
-        self, plan: ListenerPlan, factory: Any, reactor: Any, watch: IConnectionWatch
+        self, listener: int, name: str, family: int, watching: Callable[[], IConnectionWatch]
     ) -> None:
-        self.plan = plan
+        """
+        @param watching: Gives who is told of connections; a port may be opened
+            before there is anybody.
+        """
+        self.listener = listener
+        self.name = name
+        self.family = socket.AddressFamily(family)
+        self._watching = watching
+
+    @property
+    def listening(self) -> bool:
+        """Whether it takes connections."""
+        raise NotImplementedError
+
+    def stopListening(self) -> Any:
+        """
+        Take no more connections; those to come are refused.
+        """
+        raise NotImplementedError
+
+    def adopt(self, descriptor: int, number: int | None, carried: bytes = b"") -> bool:
+        """
+        Serve a connection.
+
+        @param descriptor: The socket, which is taken.
+        @param number: Its number on the channel, if it came over it.
+        @param carried: What its protocol carries from another worker, if it
+            comes from one.
+        @return: Whether a protocol serves it now.  If not, it has been closed.
+        """
+        sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=descriptor)
+        try:
+            transport = self._connect(sock, number)
+        except OSError:
+            # The client has reset the connection already.
+            transport = None
+        except Exception:
+            self.log.failure("the app could not take a connection from {name}", name=self.name)
+            transport = None
+        if transport is None:
+            sock.close()
+            return False
+        self._begin(transport, carried)
+        return True
+
+    def _connect(self, sock: socket.socket, number: int | None) -> Any:
+        # Twisted's helper adds the scope of an IPv6 address.
+        inet6 = self.family == socket.AF_INET6
+        peer = tcp._getpeername(sock) if inet6 else sock.getpeername()
+        transport = self._makeTransport(sock, peer)
+        if transport is not None:
+            transport.watch = self._watching()
+            transport.listener = self.listener
+            transport.handoff = number
+            transport.handedOff = number is not None
+        return transport
+
+    def _makeTransport(self, sock: socket.socket, peer: Any) -> Any:
+        """
+        The transport of a new connection, with its protocol, or L{None} if
+        the app wants no such connection.
+        """
+        raise NotImplementedError
+
+    def _begin(self, transport: Any, carried: bytes) -> None:
+        transport.watch.opened(transport)
+        try:
+            if carried:
+                self._resume(transport.protocol, transport, state.decode(carried))
+            else:
+                transport.protocol.makeConnection(transport)
+        except Exception:
+            self.log.failure("the app failed at a connection from {name}", name=self.name)
+            transport.abortConnection()
+
+    def _resume(self, protocol: Any, transport: Any, carried: Any) -> None:
+        if not IMigratable.providedBy(protocol):
+            raise AppLoadError(
+                f"a {type(protocol).__name__} can't go on with a connection of another worker"
+            )
+        began: Any = protocol
+        began.connected = 1
+        began.transport = transport
+        began.resume(carried)
+
+
+@implementer(IListeningPort)
+class HandoffPort(Adopter):
+    """
+    The port of an app that is a factory: it has no socket at all.
+
+    @ivar factory: Builds the protocols.
+    """
+
+    def __init__(
+        self, listener: int, plan: ListenerPlan, factory: Any, reactor: Any, watch: IConnectionWatch
+    ) -> None:
+        super().__init__(listener, plan.name, plan.family, lambda: watch)
         self.factory = factory
+        self._address = plan.address
         self._reactor = reactor
-        self._watch = watch
         self._sessions = 0
         self._listening = False
-        self._family = socket.AddressFamily(plan.family)
-        address = plan.address
-        self._realPortNumber = None if isinstance(address, str) else address[1]
+        self._realPortNumber = None if isinstance(plan.address, str) else plan.address[1]
 
     def startListening(self) -> None:
         """
@@ -145,10 +242,10 @@ class HandoffPort:
         """
         The address at which the master listens.
         """
-        address = self.plan.address
+        address = self._address
         if isinstance(address, str):
             return UNIXAddress(os.fsencode(address) or None)
-        kind = IPv6Address if self._family == socket.AF_INET6 else IPv4Address
+        kind = IPv6Address if self.family == socket.AF_INET6 else IPv4Address
         return kind("TCP", *address)
 
     @property
@@ -156,76 +253,79 @@ class HandoffPort:
         """Whether it takes connections."""
         return self._listening
 
-    def adopt(self, descriptor: int, number: int | None, carried: bytes = b"") -> bool:
-        """
-        Serve a connection.  This does what Twisted's port does with what it
-        has accepted.
-
-        @param descriptor: The socket, which is taken.
-        @param number: Its number on the channel, if it came over it.
-        @param carried: What its protocol carries from another worker, if it
-            comes from one.
-        @return: Whether a protocol serves it now.  If not, it has been closed.
-        """
-        sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fileno=descriptor)
-        try:
-            transport = self._connect(sock, number)
-        except OSError:
-            # The client has reset the connection already.
-            transport = None
-        except Exception:
-            self.log.failure("the app could not take a connection from {name}", name=self.plan.name)
-            transport = None
-        if transport is None:
-            sock.close()
-            return False
-        self._begin(transport, carried)
-        return True
-
-    def _connect(self, sock: socket.socket, number: int | None) -> Any:
-        unixSocket = self._family == socket.AF_UNIX
-        # Twisted's helper adds the scope of an IPv6 address.
-        inet6 = self._family == socket.AF_INET6
-        peer = tcp._getpeername(sock) if inet6 else sock.getpeername()
+    def _makeTransport(self, sock: socket.socket, peer: Any) -> Any:
         protocol = self.factory.buildProtocol(self._addressOf(peer))
         if protocol is None:
             return None
         session = self._sessions
         self._sessions = session + 1
+        unixSocket = self.family == socket.AF_UNIX
         make: Callable[..., Any] = AdoptedUnixConnection if unixSocket else AdoptedConnection
-        transport = make(sock, protocol, peer, self, session, self._reactor)
-        transport.watch = self._watch
-        transport.handoff = number
-        transport.handedOff = number is not None
-        return transport
-
-    def _begin(self, transport: Any, carried: bytes) -> None:
-        self._watch.opened(transport)
-        try:
-            if carried:
-                self._resume(transport.protocol, transport, state.decode(carried))
-            else:
-                transport.protocol.makeConnection(transport)
-        except Exception:
-            self.log.failure("the app failed at a connection from {name}", name=self.plan.name)
-            transport.abortConnection()
-
-    def _resume(self, protocol: Any, transport: Any, carried: Any) -> None:
-        if not IMigratable.providedBy(protocol):
-            raise AppLoadError(
-                f"a {type(protocol).__name__} can't go on with a connection of another worker"
-            )
-        began: Any = protocol
-        began.connected = 1
-        began.transport = transport
-        began.resume(carried)
+        return make(sock, protocol, peer, self, session, self._reactor)
 
     def _addressOf(self, peer: Any) -> Any:
-        if self._family == socket.AF_UNIX:
+        if self.family == socket.AF_UNIX:
             return UNIXAddress(peer or None)
-        if self._family == socket.AF_INET6:
+        if self.family == socket.AF_INET6:
             return IPv6Address("TCP", *peer)
         return IPv4Address("TCP", *peer)
+
+
+_adoptedKinds: dict[Any, Any] = {
+    tcp.Server: AdoptedConnection,
+    unix.Server: AdoptedUnixConnection,
+}
+
+
+def adoptedKind(kind: type[Any]) -> type[Any]:
+    """
+    The class of transports C{kind}, made to tell what becomes of a connection.
+    """
+    found: type[Any] | None = _adoptedKinds.get(kind)
+    if found is None:
+        found = type(f"Adopted{kind.__name__}", (_Adopted, kind), {})
+        _adoptedKinds[kind] = found
+    return found
+
+
+class AppPort(Adopter):
+    """
+    Serves what was accepted for a port that the app has opened itself, with
+    that port's own ways.
+
+    @ivar port: Twisted's port, or a subclass of it.
+    """
+
+    def __init__(self, listener: int, port: Any, watching: Callable[[], IConnectionWatch]) -> None:
+        super().__init__(listener, f"port {port.port!r}", port.socket.family, watching)
+        self.port = port
+
+    @property
+    def listening(self) -> bool:
+        """Whether it takes connections."""
+        return bool(self.port.connected) and not self.port.disconnecting
+
+    def stopListening(self) -> Any:
+        """
+        Have the port closed.
+        """
+        return self.port.stopListening()
+
+    def _makeTransport(self, sock: socket.socket, peer: Any) -> Any:
+        port = self.port
+        protocol = port.factory.buildProtocol(port._buildAddr(peer))
+        if protocol is None:
+            return None
+        session = port.sessionno
+        port.sessionno = session + 1
+        make = port.transport
+        known = isinstance(make, type)
+        if known:
+            make = adoptedKind(make)
+        transport = make(sock, protocol, peer, port, session, port.reactor)
+        if not known:
+            transport.__class__ = adoptedKind(type(transport))
+        return transport
 
 
 class SharedAcceptor(FileDescriptor):
@@ -235,7 +335,7 @@ class SharedAcceptor(FileDescriptor):
 
     reactor: Any
 
-    def __init__(self, reactor: Any, descriptor: int, port: HandoffPort) -> None:
+    def __init__(self, reactor: Any, descriptor: int, port: Adopter) -> None:
         super().__init__(reactor)
         self._socket = socket.socket(fileno=descriptor)
         self._port = port
@@ -333,77 +433,3 @@ def wrapFactory(reactor: Any, name: str, factory: Any) -> Any:
     except Exception as error:
         raise AppLoadError(f"can't serve {name}: {type(error).__name__}: {error}") from error
     return capturing.factory
-
-
-class Interception:
-    """
-    Lets services of the app listen on ports that the master holds: while it
-    is installed, a port whose address is that of a listener becomes a
-    L{HandoffPort}.
-    """
-
-    def __init__(
-        self,
-        plans: tuple[ListenerPlan, ...],
-        attach: Callable[[int, HandoffPort], object],
-        watch: IConnectionWatch,
-    ) -> None:
-        self._plans = plans
-        self._attach = attach
-        self._watch = watch
-
-    def install(self) -> None:
-        """
-        Take over the two methods that all of Twisted's stream ports bind in.
-        """
-        self._patch(tcp.Port, self._match)
-        self._patch(unix.Port, self._matchPath)
-
-    def _patch(self, kind: type[Any], match: Callable[[Any], int | None]) -> None:
-        original = kind.startListening
-
-        def startListening(port: Any) -> None:
-            number = match(port)
-            if number is None:
-                self._bindLocally(port, original)
-            else:
-                self._replace(port, number)
-
-        kind.startListening = startListening
-
-    def _bindLocally(self, port: Any, original: Callable[[Any], None]) -> None:
-        try:
-            original(port)
-        except CannotListenError as error:
-            hint = "; a port that all workers serve needs a --listen option of its own"
-            raise CannotListenError(
-                error.interface, error.port, f"{error.socketError}{hint}"
-            ) from error
-
-    def _replace(self, port: Any, number: int) -> None:
-        """
-        Give the app's port the behaviour of a L{HandoffPort}.
-        """
-        handoff = HandoffPort(self._plans[number], port.factory, port.reactor, self._watch)
-        handoff.startListening()
-        port._realPortNumber = handoff._realPortNumber
-        port.connected = True
-        port.getHost = handoff.getHost
-        port.stopListening = port.loseConnection = handoff.stopListening
-        self._attach(number, handoff)
-
-    def _match(self, port: Any) -> int | None:
-        for number, plan in enumerate(self._plans):
-            address = plan.address
-            if isinstance(address, str) or port.port != address[1]:
-                continue
-            if port.interface in ("", address[0]) or address[0] in ("0.0.0.0", "::"):
-                return number
-        return None
-
-    def _matchPath(self, port: Any) -> int | None:
-        path = os.path.abspath(os.fsdecode(port._bindPath))
-        for number, plan in enumerate(self._plans):
-            if isinstance(plan.address, str) and os.path.abspath(plan.address) == path:
-                return number
-        return None

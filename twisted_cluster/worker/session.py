@@ -9,22 +9,27 @@ import resource
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IProcess, IService
 from twisted.internet.defer import ensureDeferred, gatherResults, maybeDeferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.util import switchUID
 
 from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import Channel, DescriptorGroup, closeDescriptors, numberFrom
+from twisted_cluster.wire.courier import Handlers
+from twisted_cluster.wire.parts import Inbox, Outbox
 from twisted_cluster.wire.preamble import Preamble
-from twisted_cluster.worker import drain, loader, migration
-from twisted_cluster.worker.ports import HandoffPort, Interception, SharedAcceptor, wrapFactory
+from twisted_cluster.worker import drain, loader, migration, programs
+from twisted_cluster.worker.intercept import Interception
+from twisted_cluster.worker.messages import WorkerMessages
+from twisted_cluster.worker.ports import Adopter, HandoffPort, SharedAcceptor, wrapFactory
 
 SILENT_LIMIT = 5.0
 """Seconds after which a connection on which nothing happens is acknowledged
@@ -57,11 +62,16 @@ class WorkerSession(Channel):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, preamble: Preamble) -> None:
+    def __init__(self, reactor: Any, preamble: Preamble, interception: Interception) -> None:
+        """
+        @param interception: The ports that the app opens.
+        """
         super().__init__()
         self._reactor = reactor
         self._plan = preamble
-        self._ports: dict[int, HandoffPort] = {}
+        self._interception = interception
+        interception.watch = self
+        self._factoryPorts: dict[int, HandoffPort] = {}
         self._service: Any = None
         self._groups: list[DescriptorGroup] = []
         self._received = 0
@@ -72,7 +82,6 @@ class WorkerSession(Channel):
         self._report: IDelayedCall | None = None
         self._later: IDelayedCall | None = None
         self._open: dict[Any, bool] = {}
-        self._kernelTells = all(kernel.tellsTouch(plan.family) for plan in preamble.listeners)
         self._draining: LoopingCall | None = None
         self._acceptors: list[SharedAcceptor] = []
         self._migrate = False
@@ -80,7 +89,9 @@ class WorkerSession(Channel):
         self._stopping = False
         self._patience = 0.0
         self.onExit: Callable[[int], object] = lambda code: None
+        self.messages: WorkerMessages | None = None
         self.boxes[b"Handoff"] = self._handoff
+        self.boxes[b"Part"] = Inbox(self._messageReceived).receive
         self._beat = self._loop(self._sendBeat)
         self._sweep = self._loop(self._acknowledgeSilent)
         self._throttle = self._loop(self._lookForDescriptors)
@@ -95,6 +106,20 @@ class WorkerSession(Channel):
         loop.clock = self._reactor
         return loop
 
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Begin; messages can be sent from now on.
+        """
+        super().makeConnection(transport)
+        here = context.current()
+        handlers = Handlers(here.handlers)
+        self.messages = WorkerMessages(self._reactor, handlers, Outbox(transport, self._reactor))
+        here.messenger = self.messages
+
+    def _messageReceived(self, lane: int, data: bytes) -> None:
+        assert self.messages is not None
+        self.messages.received(lane, data)
+
     # Beginning.
 
     def begin(self, found: Any) -> None:
@@ -106,39 +131,61 @@ class WorkerSession(Channel):
         starting.addCallback(lambda _: self._becomeReady())
         starting.addErrback(self._bootFailed)
 
+    def beginProgram(self) -> None:
+        """
+        The app has begun by itself, and runs the reactor.
+        """
+        self._becomeReady()
+
     def _resolve(self, found: Any) -> Any:
-        made = loader.resolve(self._plan.app, found)
+        name = str(self._plan.source)
+        made = loader.resolve(name, found)
         if isinstance(made, loader.App):
             return made
         pending = made if hasattr(made, "addCallback") else ensureDeferred(made)
-        return pending.addCallback(lambda result: loader.resolveResult(self._plan.app, result))
+        return pending.addCallback(lambda result: loader.resolveResult(name, result))
 
     def _serve(self, app: loader.App) -> Any:
         if app.service is not None:
             return self._startService(app.service)
+        if not self._plan.listeners:
+            raise loader.WrongName(
+                f"app {self._plan.source} does not listen by itself; say where it is to be"
+                " served, such as --listen tcp:8080"
+            )
         for number, plan in enumerate(self._plan.listeners):
             factory = wrapFactory(self._reactor, plan.name, app.factory)
-            port = HandoffPort(plan, factory, self._reactor, self)
+            port = HandoffPort(number, plan, factory, self._reactor, self)
             port.startListening()
-            self._ports[number] = port
+            self._factoryPorts[number] = port
         return None
 
     def _startService(self, found: Any) -> Any:
-        Interception(self._plan.listeners, self._ports.__setitem__, self).install()
         self._service = IService(found)
         self._service.privilegedStartService()
+        _shedPrivileges(found)
         return self._service.startService()
 
     def _becomeReady(self) -> None:
         self._beat.start(self._plan.heartbeat)
         self._sweep.start(SILENT_LIMIT, now=False)
-        self.callRemote(commands.Ready)
+        ports = {**self._interception.ports, **self._interception.datagrams}
+        self.callRemote(commands.Ready, listeners=sorted({*self._factoryPorts, *ports}))
+        self._interception.started()
+
+    def _portOf(self, listener: int) -> Adopter | None:
+        """
+        What serves connections of a listener, if anything does.
+        """
+        return self._factoryPorts.get(listener) or self._interception.ports.get(listener)
 
     def _bootFailed(self, failure: Failure) -> None:
         error = failure.value
+        if isinstance(error, CannotListenError):
+            error = programs.cannotListen(error)
         if not isinstance(error, AppLoadError):
             error = AppLoadError(
-                f"app {self._plan.app} fails to start: {type(error).__name__}: {error}",
+                f"app {self._plan.source} fails to start: {type(error).__name__}: {error}",
                 failure.getTraceback(),
             )
         self.log.critical("{text}", text=f"{error}\n{error.traceback}".rstrip())
@@ -173,7 +220,7 @@ class WorkerSession(Channel):
     def _share(self, listeners: list[int]) -> dict[str, Any]:
         group = self._groups.pop(0)
         for listener, descriptor in zip(listeners, group.descriptors):
-            port = self._ports.get(listener)
+            port = self._portOf(listener)
             if port is None or self._draining is not None:
                 os.close(descriptor)
             else:
@@ -202,13 +249,14 @@ class WorkerSession(Channel):
                 self._adopt(group.descriptors[index], number, listener, carried)
         if missing:
             self._refuse(missing, "out of descriptors")
-        self._afterHandoff(group)
+        self._afterHandoff(group, listeners)
 
     def _adopt(self, descriptor: int, number: int, listener: int, carried: bytes) -> None:
-        port = self._ports.get(listener)
+        port = self._portOf(listener)
         if port is None or not port.listening:
             os.close(descriptor)
-            self._refuse([number], f"nothing listens on {self._plan.listeners[listener].name}")
+            name = f"listener {listener}" if port is None else port.name
+            self._refuse([number], f"nothing listens on {name}")
         elif not port.adopt(descriptor, number, carried):
             self._closed += 1
             self.touched(number)
@@ -219,13 +267,13 @@ class WorkerSession(Channel):
         self.callRemote(commands.Refuse, sockets=numbers, reason=reason)
         self._sendReport()
 
-    def _afterHandoff(self, group: DescriptorGroup) -> None:
+    def _afterHandoff(self, group: DescriptorGroup, listeners: Sequence[int]) -> None:
         """
         Report that they have arrived: at once where the kernel can't tell the
         master what has been touched; else a turn later, when most of them
         will have been read, so that one box says both.
         """
-        if self._kernelTells:
+        if self._kernelTells(listeners):
             self._schedule(self._reportSoon)
         else:
             self._sendReport()
@@ -233,6 +281,14 @@ class WorkerSession(Channel):
         if (group.truncated or self._short(highest)) and not self._throttle.running:
             self.callRemote(commands.Throttle, paused=1)
             self._throttle.start(THROTTLE_INTERVAL, now=False)
+
+    def _kernelTells(self, listeners: Sequence[int]) -> bool:
+        """
+        Whether the kernel can tell the master what has been touched of the
+        connections from C{listeners}.
+        """
+        ports = [self._portOf(listener) for listener in set(listeners)]
+        return all(port is None or kernel.tellsTouch(port.family) for port in ports)
 
     def opened(self, transport: Any) -> None:
         """
@@ -331,6 +387,7 @@ class WorkerSession(Channel):
             acceptor.connectionLost(Failure(ConnectionDone()))
         self._migrate = migrate
         self._patience = self._reactor.seconds() + grace
+        self._interception.pauseDatagrams()
         self._draining = self._loop(self._drainStep)
         self._draining.start(DRAIN_INTERVAL)
 
@@ -346,9 +403,13 @@ class WorkerSession(Channel):
         for transport in self._offers.moving():
             self._try(self._offers.offerIfIdle, transport)
         if self._reactor.seconds() >= self._patience:
+            self._stopAll([port.stopListening for port in self._interception.datagrams.values()])
             for transport in [one for one in self._open if one not in self._offers]:
                 self._try(drain.closeIfIdle, transport)
-        if not self._open and self._draining is not None:
+        # As long as there are ports for them, answers to datagrams may be under
+        # way, which nobody can count.
+        lingering = self._interception.datagrams
+        if not self._open and not lingering and self._draining is not None:
             self._draining.stop()
             self._drained()
 
@@ -374,11 +435,10 @@ class WorkerSession(Channel):
         still held by the master as well.
         """
         self._sendReport()
-        plans = self._plan.listeners
         box = commands.encode(
             commands.Offer,
             numbers=[offer.number for offer in offers],
-            listeners=[plans.index(offer.transport.server.plan) for offer in offers],
+            listeners=[offer.transport.listener for offer in offers],
             states=[offer.state for offer in offers],
         )
         self.transport.writeWithDescriptors(box, [offer.transport.fileno() for offer in offers])
@@ -426,6 +486,8 @@ class WorkerSession(Channel):
         for group in self._groups:
             closeDescriptors(group.descriptors)
         self._groups.clear()
+        if self.messages is not None:
+            self.messages.lost()
         for loop in (self._beat, self._sweep, self._throttle):
             if loop.running:
                 loop.stop()
@@ -433,6 +495,8 @@ class WorkerSession(Channel):
             self.log.error("the master is gone; this worker finishes what it serves and exits")
             for transport in self._offers.moving():
                 self._try(self._offers.keep, transport)
+            # Nobody accepts any more, and the address is free for the next.
+            self._stopAll([port.stopListening for port in self._interception.ports.values()])
             self._drain(self._plan.drainGrace, migrate=False)
             self._migrate = False
             if self._draining is None or not self._draining.running:
@@ -447,17 +511,34 @@ class WorkerSession(Channel):
             return
         self._stopping = True
         service, self._service = self._service, None
-        stops = [port.stopListening for port in self._ports.values()]
-        if service is not None:
-            stops.append(service.stopService)
-        done = gatherResults([maybeDeferred(stop).addErrback(self._failedToStop) for stop in stops])
+        done = self._stopAll([] if service is None else [service.stopService])
+        # What the service has left open.
+        done.addCallback(lambda _: self._stopAll(self._stops()))
         done.addCallback(lambda _: self.onExit(code))
+
+    def _stops(self) -> list[Callable[[], Any]]:
+        streams = [*self._factoryPorts.values(), *self._interception.ports.values()]
+        datagrams = self._interception.datagrams.values()
+        return [*(one.stopListening for one in streams), *(one.stopListening for one in datagrams)]
+
+    def _stopAll(self, stops: list[Callable[[], Any]]) -> Any:
+        return gatherResults([maybeDeferred(stop).addErrback(self._failedToStop) for stop in stops])
 
     def _failedToStop(self, failure: Failure) -> None:
         self.log.failure("the app failed to stop", failure)
 
     def _sendBeat(self) -> None:
         self.callRemote(commands.Beat, connections=len(self._open))
+
+
+def _shedPrivileges(application: Any) -> None:
+    """
+    Become the user that an Application names, once its ports are bound, as
+    twistd does.
+    """
+    process = IProcess(application, None)
+    if process is not None and (process.uid is not None or process.gid is not None):
+        switchUID(process.uid, process.gid)
 
 
 def encodeBootFailed(error: AppLoadError) -> bytes:

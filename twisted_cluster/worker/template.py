@@ -22,10 +22,11 @@ from typing import Any
 
 from twisted_cluster import context, kernel
 from twisted_cluster.errors import AppLoadError, PeerError
-from twisted_cluster.wire import commands, preamble
+from twisted_cluster.sources import PROGRAMS
+from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import MAX_DESCRIPTORS, parseBox
 from twisted_cluster.wire.preamble import Preamble
-from twisted_cluster.worker import entry, loader, log
+from twisted_cluster.worker import entry, intercept, log, programs
 
 _READ_SIZE = 16_384
 
@@ -42,7 +43,8 @@ def runTemplate(control: socket.socket, plan: Preamble) -> int:
     signal.signal(signal.SIGTERM, entry.leaveToMaster)
     context.current().enter(context.Role.TEMPLATE, None, plan.generation)
     kernel.nameProcess(f"template {plan.generation}")
-    log.begin(plan.logTimes)
+    if plan.source.kind not in PROGRAMS:
+        log.begin(plan.logTimes)
     entry.installReactor(plan)
     template = Template(control, plan)
     template.load()
@@ -152,12 +154,16 @@ class Template:
         """
         Import the app, and tell the master what came of it.
         """
+        why = None
         try:
-            self.found = loader.resolveEarly(loader.find(self._plan.app))
+            with intercept.refusal():
+                self.found = programs.preload(self._plan.source)
         except AppLoadError as error:
             self.failure = error
+        except intercept.PortOpened as opened:
+            why = str(opened)
         _importRest()
-        why = obstacle()
+        why = why or obstacle()
         if why is not None and self.failure is None:
             self._send(commands.encode(commands.Unfit, reason=why))
             return
@@ -265,7 +271,7 @@ def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     channel.set_inheritable(False)
     try:
-        plan = preamble.read(channel)
+        plan, binder = entry.receive(channel)
     except (OSError, PeerError):
         return entry.NO_MASTER
     context.current().enter(context.Role.WORKER, plan.slot, plan.generation)
@@ -275,7 +281,7 @@ def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) 
         return entry.refuse(channel, failure)
     _reseed()
     refreshReactor()
-    return entry.serve(channel, plan, found)
+    return entry.work(channel, plan, binder, found)
 
 
 def _reseed() -> None:
