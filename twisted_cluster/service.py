@@ -8,7 +8,7 @@ import atexit
 import os
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -24,6 +24,7 @@ from twisted_cluster.interfaces import (
     ILoad,
     IScheduler,
     IWorkerSpawner,
+    Message,
     Peer,
     WorkerStatus,
 )
@@ -48,6 +49,9 @@ class _HookScheduler:
     def choose(self, loads: Sequence[ILoad], peer: Peer) -> ILoad:
         """See L{IScheduler.choose}."""
         return self._service.chooseSlot(loads, peer)
+
+
+Handler = Callable[[Message], Any]
 
 
 class ClusterService(MultiService):
@@ -102,6 +106,8 @@ class ClusterService(MultiService):
         )
         self.events = self._master.events
         self.events.subscribe(self._callHooks)
+        if type(self).messageReceived is not ClusterService.messageReceived:
+            self._master.messages.onUnhandled = self.messageReceived
         self._master.onStop = self._stopProcess
         self._master.onFatal = self._fatal
         self._signals = Signals(reactor, self._stopNow, self._master.requestReload)
@@ -161,7 +167,55 @@ class ClusterService(MultiService):
         """
         return self._master.broadcast(text)
 
+    def send(self, slot: int, topic: str, value: object) -> Deferred[None]:
+        """
+        Send a message to the worker of a slot.
+
+        @param value: Bytes, or what JSON can express.
+        @return: A Deferred that fires when it is on its way; it fails with
+            L{twisted_cluster.errors.CallFailed}.
+        """
+        return self._master.messages.send(slot, topic, value)
+
+    def tell(self, topic: str, value: object) -> int:
+        """
+        Send a message to all Ready workers.
+
+        @return: To how many.
+        @raise AppError: if the value can't be sent.
+        """
+        return self._master.messages.tell(topic, value)
+
+    def call(
+        self, slot: int, topic: str, value: object = None, timeout: float = 10.0
+    ) -> Deferred[Any]:
+        """
+        Ask the worker of a slot something.
+
+        @param timeout: Seconds to wait for the answer.
+        @return: A Deferred of the answer; it fails with
+            L{twisted_cluster.errors.CallFailed}.
+        """
+        return self._master.messages.call(slot, topic, value, timeout)
+
+    def handle(self, topic: str) -> Callable[[Handler], Handler]:
+        """
+        A decorator: have a function called in the master with each
+        L{twisted_cluster.interfaces.Message} of C{topic}.  What it returns,
+        perhaps as a Deferred or a coroutine, answers a call.
+        """
+        return lambda handler: self._master.messages.handlers.handle(topic, handler)
+
     # What subclasses override.
+
+    def messageReceived(self, message: Message) -> Any:
+        """
+        A worker sent the master a message that no L{handle}r is for.
+
+        @return: The answer, if it is a call; perhaps a Deferred, or a
+            coroutine.
+        """
+        raise LookupError(f"the master handles no {message.topic!r}")
 
     def workerReady(self, worker: WorkerStatus) -> None:
         """

@@ -70,6 +70,8 @@ class Messages:
         self._stuck: set[IMember] = set()
         self._questions = courier.Questions(clock)
         self._last: tuple[str, bytes, Packet] | None = None
+        self._joined: list[Callable[[Any], object]] = []
+        self._left: list[Callable[[Any], object]] = []
         self.handlers = courier.Handlers()
         self.dropped = 0
         self.onReserved: Callable[[Any, str, bytes], object] = lambda worker, topic, data: None
@@ -77,11 +79,26 @@ class Messages:
 
     # Who there is.
 
+    def onJoin(self, call: Callable[[Any], object]) -> None:
+        """
+        Have C{call} called with each worker whose channel opens, before the
+        worker is Ready.
+        """
+        self._joined.append(call)
+
+    def onGone(self, call: Callable[[Any], object]) -> None:
+        """
+        Have C{call} called with each worker whose channel is lost.
+        """
+        self._left.append(call)
+
     def join(self, worker: IMember, outbox: Outbox) -> None:
         """
         The channel of a worker is open.
         """
         self._outboxes[worker] = outbox
+        for call in self._joined:
+            call(worker)
 
     def gone(self, worker: IMember) -> None:
         """
@@ -92,6 +109,9 @@ class Messages:
         if outbox is not None:
             outbox.lost()
         self._questions.lost(worker, f"the worker of slot {worker.slot} has ended")
+        if outbox is not None:
+            for call in self._left:
+                call(worker)
 
     # What the master's own code says.
 
