@@ -6,11 +6,11 @@ Runs in the master.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,6 +40,20 @@ class IMember(Hashable, Protocol):
         """Its process."""
 
 
+class _Relay(NamedTuple):
+    """
+    A question that was passed on.
+
+    @ivar caller: Who asked it.
+    @ivar number: By which number.
+    @ivar timer: Forgets it.
+    """
+
+    caller: IMember
+    number: int
+    timer: IDelayedCall
+
+
 class Messages:
     """
     The hub that all messages pass.
@@ -63,12 +77,14 @@ class Messages:
         """
         @param ready: Gives the workers that messages to slots go to.
         """
+        self._clock = clock
         self._ready = ready
         self._events = events
         self._now = now
         self._outboxes: dict[IMember, Outbox] = {}
         self._stuck: set[IMember] = set()
         self._questions = courier.Questions(clock)
+        self._relays: dict[tuple[IMember, int], _Relay] = {}
         self._last: tuple[str, bytes, Packet] | None = None
         self._joined: list[Callable[[Any], object]] = []
         self._left: list[Callable[[Any], object]] = []
@@ -108,7 +124,8 @@ class Messages:
         self._stuck.discard(worker)
         if outbox is not None:
             outbox.lost()
-        self._questions.lost(worker, f"the worker of slot {worker.slot} has ended")
+        self._questions.lost(worker, _ended(worker))
+        self._endRelays(worker)
         if outbox is not None:
             for call in self._left:
                 call(worker)
@@ -178,25 +195,35 @@ class Messages:
 
     # What workers say.
 
-    def received(self, worker: IMember, lane: int, data: bytes) -> None:
+    def received(self, worker: IMember, lane: int, parts: Sequence[bytes]) -> None:
         """
-        A message has come.
+        A message has come.  What is only passed on is neither put together nor
+        understood here.
 
         @raise PeerError: if it makes no sense.
         """
-        envelope = decode(data)
+        head = decode(parts[0])
         if lane == STATE_LANE:
-            self.onReserved(worker, envelope.topic, envelope.value)
-        elif envelope.kind is Kind.RESULT:
-            self._questions.answered(envelope.number, worker, envelope.value)
-        elif envelope.kind is Kind.FAILURE:
-            self._questions.failed(envelope.number, worker, _textOf(envelope))
-        elif envelope.target == MASTER:
-            self._handle(worker, envelope)
-        elif envelope.kind is Kind.CALL:
-            self._relayCall(worker, envelope)
+            self.onReserved(worker, head.topic, _whole(parts).value)
+        elif head.kind in (Kind.RESULT, Kind.FAILURE):
+            self._answered(worker, head, parts)
+        elif head.target == MASTER:
+            self._handle(worker, _whole(parts))
+        elif head.kind is Kind.CALL:
+            self._relayCall(worker, head, parts)
         else:
-            self._relay(worker, envelope)
+            self._relay(worker, head, parts)
+
+    def _answered(self, worker: IMember, head: Envelope, parts: Sequence[bytes]) -> None:
+        relay = self._relays.pop((worker, head.number), None)
+        if relay is not None:
+            relay.timer.cancel()
+            answer = head._replace(number=relay.number, sender=worker.slot)
+            self._deliver(relay.caller, _redirected(answer, parts))
+        elif head.kind is Kind.RESULT:
+            self._questions.answered(head.number, worker, _whole(parts).value)
+        else:
+            self._questions.failed(head.number, worker, _textOf(_whole(parts)))
 
     def _handle(self, worker: IMember, envelope: Envelope) -> None:
         message = Message(envelope.topic, values.decode(envelope.value), worker.slot, worker)
@@ -219,45 +246,57 @@ class Messages:
         if envelope.kind is Kind.CALL:
             self._refuse(worker, envelope, courier.reasonOf(failure))
 
-    def _relay(self, worker: IMember, envelope: Envelope) -> None:
+    def _relay(self, worker: IMember, head: Envelope, parts: Sequence[bytes]) -> None:
         """
         Pass on what wants no answer, and tell how many get it.
         """
-        passed = envelope._replace(sender=worker.slot, number=0)
         ready = tuple(self._ready())
-        if envelope.target == OTHERS:
+        if head.target == OTHERS:
             receivers = [one for one in ready if one is not worker]
-        elif envelope.target == ALL:
+        elif head.target == ALL:
             receivers = list(ready)
         else:
-            receivers = [one for one in ready if one.slot == envelope.target]
+            receivers = [one for one in ready if one.slot == head.target]
             if not receivers:
-                self._refuse(worker, envelope, _NOBODY)
+                self._refuse(worker, head, _NOBODY)
                 return
-        packet = Packet(APP_LANE, passed.encode())
+        packet = _redirected(head._replace(sender=worker.slot, number=0), parts)
         count = sum(self._deliver(one, packet) for one in receivers)
-        if envelope.target >= 0 and not count:
-            self._refuse(worker, envelope, _FULL)
+        if head.target >= 0 and not count:
+            self._refuse(worker, head, _FULL)
         else:
-            self._answer(worker, envelope, Kind.RESULT, values.encode(count))
+            self._answer(worker, head, Kind.RESULT, values.encode(count))
 
-    def _relayCall(self, worker: IMember, envelope: Envelope) -> None:
+    def _relayCall(self, worker: IMember, head: Envelope, parts: Sequence[bytes]) -> None:
         """
-        Pass on a question, and then the answer.
+        Pass on a question; the answer takes the same way back.
         """
-        receivers = [one for one in self._ready() if one.slot == envelope.target]
+        receivers = [one for one in self._ready() if one.slot == head.target]
         if not receivers:
-            self._refuse(worker, envelope, _NOBODY)
+            self._refuse(worker, head, _NOBODY)
             return
         (receiver,) = receivers
-        number, answer = self._questions.ask("", receiver, envelope.timeout)
-        answer.addCallbacks(
-            lambda value: self._answer(worker, envelope, Kind.RESULT, values.encode(value)),
-            lambda failure: self._refuse(worker, envelope, failure.value.reason),
-        )
-        passed = envelope._replace(sender=worker.slot, number=number)
-        if not self._deliver(receiver, Packet(APP_LANE, passed.encode())):
-            self._questions.failed(number, receiver, _FULL)
+        number = self._questions.number()
+        passed = head._replace(sender=worker.slot, number=number)
+        if not self._deliver(receiver, _redirected(passed, parts)):
+            self._refuse(worker, head, _FULL)
+            return
+        key = (receiver, number)
+        # Who asked waits no longer than this.
+        timer = self._clock.callLater(head.timeout, self._relays.pop, key, None)
+        self._relays[key] = _Relay(worker, head.number, timer)
+
+    def _endRelays(self, worker: IMember) -> None:
+        """
+        Nobody answers what a worker was asked, or hears what it has asked.
+        """
+        ended = [key for key in self._relays if worker in (key[0], self._relays[key].caller)]
+        for key in ended:
+            relay = self._relays.pop(key)
+            relay.timer.cancel()
+            if relay.caller is not worker:
+                question = Envelope(Kind.CALL, relay.number, MASTER, MASTER, 0.0, "", b"")
+                self._refuse(relay.caller, question, _ended(worker))
 
     def _refuse(self, worker: IMember, envelope: Envelope, reason: str) -> None:
         self._answer(worker, envelope, Kind.FAILURE, values.encode(reason))
@@ -303,6 +342,21 @@ class Messages:
 
 _NOBODY = "it has no worker now; try again when it has"
 _FULL = "too much waits for its worker to read; send less, or wait for each message"
+
+
+def _ended(worker: IMember) -> str:
+    return f"the worker of slot {worker.slot} has ended"
+
+
+def _whole(parts: Sequence[bytes]) -> Envelope:
+    return decode(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _redirected(head: Envelope, parts: Sequence[bytes]) -> Packet:
+    """
+    A message with another head, which has the same length.
+    """
+    return Packet.fromParts(APP_LANE, [head.encode(), *parts[1:]])
 
 
 def _textOf(envelope: Envelope) -> str:

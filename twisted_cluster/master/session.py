@@ -58,7 +58,7 @@ class IWorkerReports(Protocol):
     def refused(self, sockets: list[int], reason: str) -> None:
         """It can't serve these."""
 
-    def messageReceived(self, lane: int, data: bytes) -> None:
+    def messageReceived(self, lane: int, parts: Sequence[bytes]) -> None:
         """It sent a message."""
 
     def throttled(self, paused: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -431,10 +431,10 @@ class Worker:
         if self.state is State.READY:
             self._sendShare(fresh)
 
-    def messageReceived(self, lane: int, data: bytes) -> None:
+    def messageReceived(self, lane: int, parts: Sequence[bytes]) -> None:
         """It sent a message."""
         if self._around.messages is not None:
-            self._around.messages.received(self, lane, data)
+            self._around.messages.received(self, lane, parts)
 
     def channelLost(self) -> None:
         """Nothing more will come: its untouched connections go to others."""

@@ -49,6 +49,13 @@ class Questions:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def number(self) -> int:
+        """
+        A number that no other question has.
+        """
+        self._count += 1
+        return self._count
+
     def ask(self, what: str, about: Any, timeout: float | None) -> tuple[int, Deferred[Any]]:
         """
         Wait for an answer.
@@ -57,8 +64,7 @@ class Questions:
         @return: The number of the question, and a Deferred of the value; it
             fails with L{CallFailed} or L{CallTimedOut}.
         """
-        self._count += 1
-        number = self._count
+        number = self.number()
         question = self._waiting[number] = Question(what, about)
         if timeout is not None:
             question.timer = self._clock.callLater(timeout, self._expire, number, timeout)

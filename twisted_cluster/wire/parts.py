@@ -79,36 +79,62 @@ class ITransport(Protocol):
 
 class Packet:
     """
-    A message as boxes, made once for however many receivers.
+    A message in parts, made once for however many receivers.
 
-    @ivar boxes: Its parts, in order.
-    @ivar size: The bytes of them all.
+    @ivar lane: The lane that it goes in.
+    @ivar size: The bytes of it all.
+    @ivar count: How many parts it has.
     """
 
-    __slots__ = ("boxes", "lane", "size")
+    __slots__ = ("_boxes", "_parts", "count", "lane", "size")
 
     def __init__(self, lane: int, data: bytes) -> None:
         """
         @raise QueueFull: if C{data} is larger than any message may be.
         """
         self.lane = lane
-        self.boxes: Sequence[bytes]
-        if len(data) <= CHUNK:
-            self.boxes = (_box(_LAST[lane], data),)
-            self.size = len(data)
-            return
-        if len(data) > MAX_MESSAGE:
-            raise QueueFull(f"a message has {len(data)} bytes, of {MAX_MESSAGE} that it may have")
-        starts = range(0, len(data), CHUNK)
-        last = starts[-1]
-        self.boxes = [
-            _box((_LAST if start == last else _MORE)[lane], data[start : start + CHUNK])
-            for start in starts
-        ]
         self.size = len(data)
+        self._boxes: list[bytes | None]
+        self._parts: Sequence[bytes | memoryview]
+        if self.size <= CHUNK:
+            self.count = 1
+            self._boxes = [_box(_LAST[lane], data)]
+            return
+        if self.size > MAX_MESSAGE:
+            raise QueueFull(f"a message has {self.size} bytes, of {MAX_MESSAGE} that it may have")
+        view = memoryview(data)
+        self._setParts([view[start : start + CHUNK] for start in range(0, self.size, CHUNK)])
+
+    @classmethod
+    def fromParts(cls, lane: int, parts: Sequence[bytes]) -> Packet:
+        """
+        A packet of what an L{Inbox} has delivered, which is never copied as a
+        whole.
+        """
+        self = cls.__new__(cls)
+        self.lane = lane
+        self.size = sum(map(len, parts))
+        self._setParts(parts)
+        return self
+
+    def box(self, index: int) -> bytes:
+        """
+        The box of one part: made when it is first needed, since to make all
+        those of a large message would take long.
+        """
+        found = self._boxes[index]
+        if found is None:
+            head = (_LAST if index == self.count - 1 else _MORE)[self.lane]
+            found = self._boxes[index] = _box(head, self._parts[index])
+        return found
+
+    def _setParts(self, parts: Sequence[bytes | memoryview]) -> None:
+        self._parts = parts
+        self.count = len(parts)
+        self._boxes = [None] * self.count
 
 
-def _box(head: bytes, data: bytes) -> bytes:
+def _box(head: bytes, data: bytes | memoryview) -> bytes:
     return b"".join((head, _LENGTH.pack(len(data)), data, b"\0\0"))
 
 
@@ -230,11 +256,11 @@ class Outbox:
         while lane and size < CHUNK:
             waiting = lane[0]
             packet = waiting.packet
-            box = packet.boxes[waiting.sent]
+            box = packet.box(waiting.sent)
             boxes.append(box)
             size += len(box)
             waiting.sent += 1
-            if waiting.sent == len(packet.boxes):
+            if waiting.sent == packet.count:
                 lane.popleft()
                 self.queued -= packet.size
                 if waiting.done is not None:
@@ -247,12 +273,12 @@ class Inbox:
     Puts the messages of one channel together again.
     """
 
-    def __init__(self, deliver: Callable[[int, bytes], object]) -> None:
+    def __init__(self, deliver: Callable[[int, Sequence[bytes]], object]) -> None:
         """
-        @param deliver: Called with the lane and the bytes of each message.
+        @param deliver: Called with the lane and the parts of each message.
         """
         self._deliver = deliver
-        self._parts: tuple[list[bytes], ...] = tuple([] for _ in range(LANES))
+        self._parts: list[list[bytes]] = [[] for _ in range(LANES)]
         self._sizes = [0] * LANES
 
     def receive(self, box: Any) -> None:
@@ -267,14 +293,13 @@ class Inbox:
             raise PeerError("a part of a message that makes no sense") from error
         parts = self._parts[lane]
         if last and not parts:
-            self._deliver(lane, data)
+            self._deliver(lane, (data,))
             return
         self._sizes[lane] += len(data)
         if self._sizes[lane] > MAX_MESSAGE:
             raise PeerError(f"a message of more than {MAX_MESSAGE} bytes")
         parts.append(data)
         if last:
-            message = b"".join(parts)
-            parts.clear()
+            self._parts[lane] = []
             self._sizes[lane] = 0
-            self._deliver(lane, message)
+            self._deliver(lane, parts)

@@ -116,9 +116,9 @@ class WorkerSession(Channel):
         self.messages = WorkerMessages(self._reactor, handlers, Outbox(transport, self._reactor))
         here.messenger = self.messages
 
-    def _messageReceived(self, lane: int, data: bytes) -> None:
+    def _messageReceived(self, lane: int, parts: Sequence[bytes]) -> None:
         assert self.messages is not None
-        self.messages.received(lane, data)
+        self.messages.received(lane, parts[0] if len(parts) == 1 else b"".join(parts))
 
     # Beginning.
 
