@@ -34,6 +34,7 @@ LEAVES = frozenset(
         "kernel",
         "kinds",
         "sources",
+        "stateurl",
     }
 )
 
@@ -42,7 +43,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "policies": frozenset({"policy.scheduling"}),
     "policy": frozenset(),
     "wire": frozenset(),
-    "backends": frozenset({"policy.replica", "policy.cache", "policy.leases", "wire.values"}),
+    "backends": frozenset(
+        {"policy.cache", "policy.counters", "policy.leases", "policy.replica", "wire.values"}
+    ),
     "shared": frozenset({"wire", "policy.replica"}),
     "worker": frozenset({"shared", "wire"}),
     "master": frozenset({"policies", "policy", "shared", "wire"}),
