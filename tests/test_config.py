@@ -18,8 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_cluster import cpus
 from twisted_cluster.config import (
     FIELDS,
+    MAX_CACHE,
     MAX_CREDIT,
     MAX_WORKERS,
+    MIN_CACHE,
     OPTIONS,
     ClusterConfig,
     fieldName,
@@ -112,6 +114,19 @@ WRONG: dict[str, list[tuple[Any, str]]] = {
     "backoffCap": [(0, "it is 0"), (0.05, "the first delay, backoffBase, is 0.1")],
     "reactor": [("", "it is empty"), ("a:b", "it is not a name")],
     "preload": [(1, "it is a whole number"), ("yes", "it is text")],
+    "state": [
+        ("", "it is empty"),
+        ("disk", "it begins with none of redis://"),
+        ("redis://", "it has no host"),
+        ("redis://h/x", "its database is 'x'"),
+        (None, "it is nothing, not text"),
+    ],
+    "stateTimeout": [(0, "it is 0")],
+    "cacheSize": [
+        (0, f"it is less than {MIN_CACHE}"),
+        (MAX_CACHE + 1, f"it is more than {MAX_CACHE}"),
+        ("64M", "it is text, not a whole number"),
+    ],
 }
 
 RIGHT: dict[str, list[Any]] = {
@@ -129,6 +144,8 @@ RIGHT: dict[str, list[Any]] = {
     "backoffBase": [0.01, 10.0],
     "reactor": [None, "asyncio"],
     "preload": [True, False],
+    "state": ["memory", "redis://h", "rediss://u:p@h:1/2?name=x", "unix:///run/redis.sock"],
+    "cacheSize": [MIN_CACHE, MAX_CACHE],
 }
 
 
@@ -375,6 +392,9 @@ class FromTomlTests(SynchronousTestCase):
             restart-intensity = 3
             restart-period = "1m"
             service = "hello:MyCluster"
+            state = "redis://:s3cret@h"
+            state-timeout = "2s"
+            cache-size = "1G"
             """)
         expected = {
             "app": "hello:app",
@@ -399,9 +419,26 @@ class FromTomlTests(SynchronousTestCase):
             "restart-intensity": 3,
             "restart-period": 60.0,
             "service": "hello:MyCluster",
+            "state": "redis://:s3cret@h",
+            "state-timeout": 2.0,
+            "cache-size": 1 << 30,
         }
         self.assertEqual(fromToml(path), expected)
         self.assertEqual(set(expected), set(OPTIONS))
+
+    def test_noSecrets(self) -> None:
+        """No error shows the password of a URL, wherever it was given."""
+        path = self.file('[cluster]\nstate = "redis://:s3cret@h/x"')
+        for give in (
+            lambda: fromToml(path),
+            lambda: fromText("state", "redis://:s3cret@h/x"),
+            lambda: ClusterConfig("hello:app", state="redis://:s3cret@h/x"),
+        ):
+            error = self.assertRaises(ConfigError, give)
+            self.assertIn("redis://:***@h/x", str(error))
+            self.assertNotIn("s3cret", str(error))
+        config = ClusterConfig("hello:app", state="redis://:s3cret@h")
+        self.assertNotIn("s3cret", repr(config))
 
     def test_oneListener(self) -> None:
         """A single listener needs no list."""

@@ -33,6 +33,7 @@ LEAVES = frozenset(
         "interfaces",
         "kernel",
         "kinds",
+        "missing",
         "sources",
         "stateurl",
     }

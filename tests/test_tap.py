@@ -140,6 +140,9 @@ class OptionsTests(InDirectory):
                 "--reload-on-touch=/run/touch",
                 "--restart-intensity=5",
                 "--restart-period=2m",
+                "--state=redis://h:1/2?name=shop",
+                "--state-timeout=2s",
+                "--cache-size=2M",
             ),
             ClusterConfig(
                 "hello:app",
@@ -157,6 +160,9 @@ class OptionsTests(InDirectory):
                 reloadOnTouch="/run/touch",
                 restartIntensity=5,
                 restartPeriod=120.0,
+                state="redis://h:1/2?name=shop",
+                stateTimeout=2.0,
+                cacheSize=2 << 20,
             ),
         )
 
@@ -277,6 +283,10 @@ class OptionsTests(InDirectory):
             ("--reload-parallel=all", "it is not a whole number", "from 1 to"),
             ("--restart-intensity=0", "it is less than 1", "from 1 to"),
             ("--restart-period=0s", "it is 0", "above 0"),
+            ("--state=disk", "it begins with none of redis", "memory, or a URL such as redis:"),
+            ("--state-timeout=0", "it is 0", "above 0"),
+            ("--cache-size=64MB", "it is not a number of bytes", "such as 500000, 64M or 1G"),
+            ("--cache-size=1K", "it is less than 65536", "a number of bytes from 65536"),
             ("--service=hello", "it has no colon", "module:attr"),
             ("--service=os:path", "it is no subclass of ClusterService", "derived from it"),
             ("--service=os:nowhere", "no attribute 'nowhere'", "something that os has"),

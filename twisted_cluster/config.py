@@ -8,6 +8,7 @@ process.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import re
@@ -30,7 +31,9 @@ from twisted_cluster.kinds import (
     PolicyName,
     PythonName,
     Seconds,
+    Size,
     SocketPath,
+    StateName,
     Whole,
     Words,
     shown,
@@ -48,6 +51,9 @@ MAX_WORKERS = 1024
 MAX_CREDIT = 250
 """One handoff carries all the descriptors that credit allows, and the kernel
 takes 253 descriptors at a time."""
+
+MIN_CACHE, MAX_CACHE = 1 << 16, 1 << 40
+"""The bytes that a cache may be given: a smaller one holds next to nothing."""
 
 TOML_TABLE = "cluster"
 """The table of a TOML file that holds the options."""
@@ -84,6 +90,9 @@ FIELDS: Mapping[str, Kind] = MappingProxyType(
         "backoffCap": Seconds(zero=False),
         "reactor": OptionalWord("a reactor"),
         "preload": Flag(),
+        "state": StateName(),
+        "stateTimeout": Seconds(zero=False),
+        "cacheSize": Size(MIN_CACHE, MAX_CACHE),
     }
 )
 """What each field of L{ClusterConfig} accepts."""
@@ -132,6 +141,12 @@ class ClusterConfig:
     @ivar backoffCap: The longest delay before a restart.
     @ivar preload: Whether the app is imported once, by a template that forks
         the workers of a generation, where app and system allow it.
+    @ivar state: Where state, cache and leases are: C{memory}, that of the
+        master, or the URL of a Redis server.
+    @ivar stateTimeout: How long writes and the cache wait for a Redis server
+        that can't be reached.
+    @ivar cacheSize: How many bytes the cache may take in the memory of the
+        master.
     @ivar reactor: The name of the reactor the workers install, or L{None} for
         the default one.
     """
@@ -156,6 +171,9 @@ class ClusterConfig:
     backoffCap: float = 10.0
     reactor: str | None = None
     preload: bool = True
+    state: str = dataclasses.field(default="memory", repr=False)
+    stateTimeout: float = 5.0
+    cacheSize: int = 64 << 20
     plugin: str | None = None
     tac: str | None = None
     module: str | None = None
@@ -197,7 +215,7 @@ class ClusterConfig:
             try:
                 kind.check(value)
             except ValueError as error:
-                raise _refusal(f"{field}={shown(value)}", error, kind.allowed) from None
+                raise _refusal(f"{field}={kind.shown(value)}", error, kind.allowed) from None
         self._checkSource()
         if 0 < self.hungTimeout < 2 * self.heartbeat:
             raise ConfigError(
@@ -252,7 +270,7 @@ def fromText(option: str, text: str) -> Any:
         value = kind.parse(text)
         kind.check(value)
     except ValueError as error:
-        raise _refusal(f"--{option} {shown(text)}", error, kind.written) from None
+        raise _refusal(f"--{option} {kind.shown(text)}", error, kind.written) from None
     return value
 
 
@@ -272,14 +290,15 @@ def fromToml(path: str, readers: Sequence[str] = ("tomllib", "tomli")) -> dict[s
 
 
 def _fromTomlValue(path: str, option: str, value: object) -> Any:
-    where = f"{option} = {shown(value)} in {path}"
     kind = OPTIONS.get(option)
     if kind is None:
+        where = f"{option} = {shown(value)} in {path}"
         raise ConfigError(f"use {where}", "there is no such option", _nearest(option))
     try:
         loaded = kind.load(value)
         kind.check(loaded)
     except ValueError as error:
+        where = f"{option} = {kind.shown(value)} in {path}"
         raise _refusal(where, error, kind.written) from None
     return loaded
 

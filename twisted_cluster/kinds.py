@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
 
+from twisted_cluster.stateurl import EXAMPLE, parseStateUrl, withoutSecret
+
 MAX_SECONDS = 604800.0
 """The longest time that can be configured: a week."""
 
@@ -26,6 +28,8 @@ SOCKET_PATH_BYTES = 107
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _DURATION = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(ms|s|m|)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+_SIZE = re.compile(r"([+-]?[0-9]{1,20})([KMG]?)")
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*:")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -84,6 +88,12 @@ class Kind(ABC):
     def written(self) -> str:
         """What an operator may write, the words after "give"."""
         return self.allowed
+
+    def shown(self, value: object) -> str:
+        """
+        C{value} as it appears in an error message.
+        """
+        return shown(value)
 
     @abstractmethod
     def check(self, value: Any) -> None:
@@ -357,6 +367,51 @@ class PolicyName(Kind):
             PythonName("hello:Nearest").check(text)
         elif not _WORD.fullmatch(text):
             raise ValueError("it is not a name")
+
+
+@dataclass(frozen=True)
+class StateName(Kind):
+    """
+    Where state, cache and leases are: C{memory}, or the URL of a Redis server.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return f"memory, or a URL such as {EXAMPLE}"
+
+    def shown(self, value: object) -> str:
+        return shown(withoutSecret(value) if isinstance(value, str) else value)
+
+    def check(self, value: Any) -> None:
+        text = _requireText(value)
+        if text != "memory":
+            parseStateUrl(text)
+
+
+@dataclass(frozen=True)
+class Size(Whole):
+    """
+    A number of bytes.  Operators may write C{K}, C{M} or C{G} behind it, for
+    1024 of them and so on.
+    """
+
+    @property
+    def allowed(self) -> str:
+        return f"a number of bytes from {self.least} to {self.most}"
+
+    @property
+    def written(self) -> str:
+        return f"{self.allowed}, such as 500000, 64M or 1G"
+
+    def parse(self, text: str) -> Any:
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise ValueError("it is not a number of bytes")
+        number, unit = match.groups()
+        return int(number) * _BYTES[unit]
+
+    def load(self, value: Any) -> Any:
+        return self.parse(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)

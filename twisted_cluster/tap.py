@@ -148,6 +148,21 @@ _GROUPS: tuple[tuple[str, tuple[_Help, ...]], ...] = (
         ),
     ),
     (
+        "State, cache and leases",
+        (
+            _Help(
+                "state",
+                "memory|URL",
+                "Where they are: in the master, or in Redis, which several hosts may share:"
+                " redis://:PASSWORD@HOST:PORT/DB?name=CLUSTER.",
+            ),
+            _Help("state-timeout", "TIME", "For Redis to come back, before a write fails."),
+            _Help(
+                "cache-size", "BYTES", "How much of the master's memory the cache may take: 64M."
+            ),
+        ),
+    ),
+    (
         "Operation",
         (
             _Help(

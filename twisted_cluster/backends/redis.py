@@ -23,7 +23,7 @@ from zope.interface import implementer
 from twisted_cluster.backends import scripts
 from twisted_cluster.backends.line import Argument, Line, Question, ServerRefused, SessionLost
 from twisted_cluster.backends.scripts import Script, pack, unpack
-from twisted_cluster.backends.session import Session, endpointFor
+from twisted_cluster.backends.session import Session, clientOptions
 from twisted_cluster.errors import AppError, PeerError, StateUnavailable
 from twisted_cluster.interfaces import (
     ITEM_OVERHEAD,
@@ -55,7 +55,7 @@ LONGEST_DELAY = 5.0
 
 REMEMBERED = 60.0
 """Seconds for which the server remembers a write, lest one that is repeated
-count twice.  It must outlast any time that a question may wait."""
+count twice; or for twice as long as a question may wait."""
 
 KEPT = 30 * 24 * 3600.0
 """Seconds for which the cache holds what was given no time.  With a time, it
@@ -104,10 +104,12 @@ class RedisBackend:
         @param draw: Returns a random number from 0 to 1.
         @raise ConfigError: if it can't be reached as C{url} says.
         """
-        endpointFor(reactor, url)
+        if url.secure:
+            clientOptions(url)
         self._reactor = reactor
         self._url = url
         self._line = Line(reactor, timeout, str(url))
+        self._remembered = _milliseconds(max(REMEMBERED, 2 * timeout))
         self._draw = draw
         self._replica = Replica()
         self._listener: IBackendListener | None = None
@@ -381,7 +383,7 @@ class RedisBackend:
         arguments: list[Argument] = [
             self._name("changes"),
             uuid.uuid4().hex,
-            _milliseconds(REMEMBERED),
+            self._remembered,
             MAX_STATE,
             MAX_INLINE,
             ITEM_OVERHEAD,
@@ -433,7 +435,7 @@ class RedisBackend:
     def cacheIncrement(self, key: str, by: int, ttl: float | None) -> Deferred[int]:
         """See L{IStateBackend.cacheIncrement}."""
         keys = [self._entry(key), self._name("done:" + uuid.uuid4().hex), self._name("scratch")]
-        arguments = (by, _milliseconds(ttl), _milliseconds(REMEMBERED))
+        arguments = (by, _milliseconds(ttl), self._remembered)
         what = f"increment {key!r} in the cache"
         asked = self._ask(what, scripts.CACHE_INCREMENT, keys, arguments)
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import txredisapi
+from OpenSSL.crypto import Error as CertificateError
+from twisted.internet import ssl
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -196,34 +198,32 @@ def endpointFor(reactor: Any, url: StateUrl) -> IStreamClientEndpoint:
     """
     Where the server is.
 
-    @raise ConfigError: TLS is wanted and can't be had.
+    @raise ConfigError: as L{clientOptions}.
     """
     if url.path:
         return UNIXClientEndpoint(reactor, url.path, timeout=int(CONNECT_TIMEOUT))
     endpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=CONNECT_TIMEOUT)
-    return _secured(url, endpoint) if url.secure else endpoint
+    return wrapClientTLS(clientOptions(url), endpoint) if url.secure else endpoint
 
 
-def _secured(url: StateUrl, endpoint: IStreamClientEndpoint) -> IStreamClientEndpoint:
-    what = f"reach {url} over TLS"
-    try:
-        from OpenSSL.crypto import Error as CertificateError
-        from twisted.internet.endpoints import wrapClientTLS
-        from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
-    except ImportError as error:
-        raise ConfigError(
-            what, str(error), "install it with: pip install twisted_cluster[tls]"
-        ) from None
+def clientOptions(url: StateUrl) -> Any:
+    """
+    What a connection over TLS takes.
+
+    @raise ConfigError: The certificates to trust can't be read.
+    """
     roots = None
     if url.authority:
         try:
             with open(url.authority, "rb") as file:
-                roots = trustRootFromCertificates([Certificate.loadPEM(file.read())])
+                roots = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(file.read())])
         except (OSError, CertificateError) as error:
             raise ConfigError(
-                what, f"{url.authority} can't be read: {error}", "give ca= a certificate in PEM"
+                f"reach {url} over TLS",
+                f"{url.authority} can't be read: {error}",
+                "give ca= a certificate in PEM",
             ) from None
-    return wrapClientTLS(optionsForClientTLS(url.host, trustRoot=roots), endpoint)
+    return ssl.optionsForClientTLS(url.host, trustRoot=roots)
 
 
 def _greeting(url: StateUrl) -> Iterable[tuple[Argument, ...]]:
