@@ -173,6 +173,34 @@ class ReloadStepped(Event):
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class HostStepped(Event):
+    """
+    A reload of all hosts advanced by one step.  It goes to who asked for it,
+    not to the stream.
+
+    @ivar host: The host concerned.
+    @ivar phase: C{BEGUN}, C{REPLACED} for a slot, C{DONE} or C{ABORTED}.
+    @ivar done: How many hosts have been reloaded so far.
+    @ivar total: How many hosts are to be reloaded.
+    @ivar generation: The new one of the host, 0 as long as it is not known.
+    @ivar slot: The slot that was replaced.
+    @ivar slotsDone: How many slots of the host have been replaced so far.
+    @ivar slotsTotal: How many are to be.
+    @ivar reason: Why it was aborted; empty otherwise.
+    """
+
+    host: str
+    phase: Phase
+    done: int
+    total: int
+    generation: int = 0
+    slot: int | None = None
+    slotsDone: int = 0
+    slotsTotal: int = 0
+    reason: str = ""
+
+
 class ListenerState(Enum):
     """
     The states of a listener.

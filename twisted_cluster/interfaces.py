@@ -6,14 +6,14 @@ may provide.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
 
-from twisted_cluster.events import ExitStatus, ListenerState, State
+from twisted_cluster.events import ExitStatus, HostStepped, ListenerState, State
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -272,6 +272,16 @@ class ICluster(Interface):
             slot has been replaced, or fails with
             L{twisted_cluster.errors.ReloadFailed} or
             L{twisted_cluster.errors.ReloadRefused}.
+        """
+
+    def reloadAll(tell: Callable[[HostStepped], object]) -> Any:
+        """
+        Have the masters of all hosts reload, one after another.
+
+        @param tell: Called with each step.
+        @return: A Deferred that fires with the number of hosts, or fails at
+            the first that fails, with L{twisted_cluster.errors.ReloadFailed}
+            or L{twisted_cluster.errors.ReloadRefused}.
         """
 
     def restart(slot: int) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,7 +15,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from twisted_cluster.errors import NoSuchSlot, OperatorError, ReloadFailed, ReloadRefused
-from twisted_cluster.events import Event, EventStream, ListenerState, Phase, ReloadStepped, State
+from twisted_cluster.events import (
+    Event,
+    EventStream,
+    HostStepped,
+    ListenerState,
+    Phase,
+    ReloadStepped,
+    State,
+)
 from twisted_cluster.interfaces import (
     Account,
     ClusterStatus,
@@ -54,6 +63,7 @@ class FakeCluster:
         self.slotsToReplace: tuple[int, ...] = ()
         self.scaling: Deferred[int] | None = None
         self.stopping: Deferred[None] | None = None
+        self.hosts: Deferred[int] | None = None
 
     def status(self) -> ClusterStatus:
         """See L{ICluster.status}."""
@@ -81,6 +91,13 @@ class FakeCluster:
             return self._busy("reload")
         self.generation += 1
         return self._replace(tuple(range(self.slots)))
+
+    def reloadAll(self, tell: Callable[[HostStepped], object]) -> Deferred[int]:
+        """See L{ICluster.reloadAll}."""
+        self.calls.append(("reloadAll",))
+        self.tell = tell
+        self.hosts = Deferred()
+        return self.hosts
 
     def restart(self, slot: int) -> Deferred[int]:
         """See L{ICluster.restart}."""
@@ -127,6 +144,23 @@ class FakeCluster:
         total = len(self.slotsToReplace)
         self.events.publish(ReloadStepped(1.0, self.generation, phase, slot, done, total, reason))
 
+    def stepHost(self, phase: Phase, **more: Any) -> None:
+        """
+        Tell of one step of a reload of all hosts.
+        """
+        self.tell(HostStepped(1.0, "web1 (pid 7)", phase, 0, 2, **more))
+
+    def endHosts(self, result: int | Exception) -> None:
+        """
+        End the reload of all hosts.
+        """
+        ended, self.hosts = self.hosts, None
+        assert ended is not None
+        if isinstance(result, int):
+            ended.callback(result)
+        else:
+            ended.errback(result)
+
     def finish(self) -> None:
         """
         End the replacement well.
@@ -168,6 +202,15 @@ class InstantCluster(FakeCluster):
         """See L{ICluster.reload}."""
         done = super().reload()
         self.finish()
+        return done
+
+    def reloadAll(self, tell: Callable[[HostStepped], object]) -> Deferred[int]:
+        """See L{ICluster.reloadAll}."""
+        done = super().reloadAll(tell)
+        self.stepHost(Phase.BEGUN)
+        self.stepHost(Phase.REPLACED, slot=3, generation=7, slotsDone=1, slotsTotal=2)
+        self.stepHost(Phase.DONE, generation=7)
+        self.endHosts(2)
         return done
 
     def restart(self, slot: int) -> Deferred[int]:

@@ -27,6 +27,7 @@ import twisted_cluster
 from tests.ops.fakes import FakeCluster, InstantCluster, shortDirectory
 from tests.support import openDescriptors
 from twisted_cluster.config import DEFAULT_ADMIN
+from twisted_cluster.errors import ReloadFailed
 from twisted_cluster.events import Phase
 from twisted_cluster.ops import client as client_
 from twisted_cluster.ops import ctl
@@ -144,6 +145,18 @@ class CommandTests(Case):
             "reloaded: generation 2 serves\n",
         )
 
+    async def test_reloadAllHosts(self) -> None:
+        """
+        C{reload --all-hosts} tells of each host.
+        """
+        self.assertEqual(
+            await self.succeeds("reload", "--all-hosts"),
+            "host web1 (pid 7): reloading (1 of 2)\n"
+            "host web1 (pid 7): slot 3: replaced by generation 7 (1 of 2)\n"
+            "host web1 (pid 7): generation 7 serves\n"
+            "reloaded 2 hosts\n",
+        )
+
     async def test_restart(self) -> None:
         """
         C{restart} prints the same for one slot.
@@ -246,6 +259,26 @@ class WaitingTests(Case):
             "\n"
             "Traceback:\n"
             "\tboom \N{REPLACEMENT CHARACTER}[2J\n",
+        )
+
+    async def test_hostFails(self) -> None:
+        """
+        A reload of all hosts that fails tells at which host.
+        """
+        code = self.begin("reload", "--all-hosts")
+        await until(lambda: self.cluster.hosts)
+        self.cluster.stepHost(Phase.BEGUN)
+        self.cluster.stepHost(Phase.ABORTED, reason="slot 0: exit code 1")
+        self.cluster.endHosts(ReloadFailed("host web1 (pid 7): slot 0: exit code 1", "Traceback:"))
+        self.assertEqual(await code, ctl.FAILED)
+        self.assertEqual(
+            self.out.getvalue(),
+            "host web1 (pid 7): reloading (1 of 2)\nhost web1 (pid 7): failed\n",
+        )
+        self.assertEqual(
+            self.err.getvalue(),
+            "twisted-cluster: can't reload all hosts: host web1 (pid 7): slot 0: exit code 1;"
+            " mend the app and try again\n\nTraceback:\n",
         )
 
     async def test_progressAtOnce(self) -> None:

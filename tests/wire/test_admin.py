@@ -23,7 +23,7 @@ from twisted_cluster.errors import (
     ReloadFailed,
     ReloadRefused,
 )
-from twisted_cluster.events import ListenerState, Phase, ReloadStepped, State
+from twisted_cluster.events import HostStepped, ListenerState, Phase, ReloadStepped, State
 from twisted_cluster.interfaces import (
     Account,
     ClusterStatus,
@@ -83,7 +83,11 @@ class DocumentationTests(SynchronousTestCase):
         Each command has a section with all that it takes and answers, each
         with its type.
         """
-        commands: list[type[Command]] = [*admin.REQUESTS.values(), admin.Progress]
+        commands: list[type[Command]] = [
+            *admin.REQUESTS.values(),
+            admin.Progress,
+            admin.HostProgress,
+        ]
         for command in commands:
             section = self.section(command.__name__)
             for name, kind in [*command.arguments, *command.response]:
@@ -375,6 +379,34 @@ class ErrorTests(SynchronousTestCase):
         (box,) = parseString(admin.encodeError(b"1", admin.Refused("\N{EURO SIGN}" * 40_000)))
         description = box[b"_error_description"].decode("utf-8")
         self.assertEqual(description, "\N{EURO SIGN}" * (MAX_VALUE // 3))
+
+
+class HostProgressTests(SynchronousTestCase):
+    """
+    Steps of a reload of all hosts, on the wire.
+    """
+
+    def test_fields(self) -> None:
+        """
+        AMP finds the fields of the step; a long reason is cut.
+        """
+        step = HostStepped(1.0, "web1 (pid 7)", Phase.REPLACED, 1, 3, 9, 0, 2, 4, "é" * 40_000)
+        (box,) = parseString(admin.encodeHostProgress(step))
+        self.assertEqual(box.pop(b"_command"), b"HostProgress")
+        self.assertNotIn(b"_ask", box)
+        fields: dict[str, Any] = admin.HostProgress.parseArguments(box, None)
+        self.assertEqual(len(fields.pop("reason")), admin.MAX_VALUE // 2)
+        expected = {**dataclasses.asdict(step), "phase": "replaced"}
+        del expected["at"], expected["reason"]
+        self.assertEqual(fields, expected)
+
+    def test_whole(self) -> None:
+        """
+        A step of the whole host has no slot.
+        """
+        step = HostStepped(1.0, "web1 (pid 7)", Phase.BEGUN, 0, 3)
+        (box,) = parseString(admin.encodeHostProgress(step))
+        self.assertIsNone(admin.HostProgress.parseArguments(box, None)["slot"])
 
 
 class ProgressTests(SynchronousTestCase):

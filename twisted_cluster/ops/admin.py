@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster.errors import ClusterError, PeerError
+from twisted_cluster.events import HostStepped, ReloadStepped
 from twisted_cluster.interfaces import ICluster
 from twisted_cluster.kinds import shown
 from twisted_cluster.ops import port
@@ -313,8 +314,11 @@ class AdminProtocol(Protocol):
         if ask is not None:
             self._send(encoded)
 
-    def _tell(self, step: Any) -> None:
-        self._send(wire.encodeProgress(step))
+    def _tell(self, step: ReloadStepped | HostStepped) -> None:
+        if isinstance(step, HostStepped):
+            self._send(wire.encodeHostProgress(step))
+        else:
+            self._send(wire.encodeProgress(step))
 
     def _send(self, data: bytes) -> None:
         if self._flow is _Flow.OVER:

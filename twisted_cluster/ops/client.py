@@ -50,7 +50,8 @@ class Client(AMP):
     """
     One connection to a master.
 
-    @ivar onProgress: Called with the fields of each L{wire.Progress}.
+    @ivar onProgress: Called with the fields of each L{wire.Progress} and
+        L{wire.HostProgress}.
     @ivar closed: Fires when the connection is over.
     """
 
@@ -67,6 +68,7 @@ class Client(AMP):
         return {}
 
     wire.Progress.responder(progress)
+    wire.HostProgress.responder(progress)
 
     def dataReceived(self, data: bytes) -> None:
         """

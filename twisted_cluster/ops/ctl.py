@@ -51,6 +51,7 @@ Ask the master of a cluster for its status, or tell it what to do.
 Commands:
   status [--json]   show all processes, listeners and the account of sockets
   reload            replace all workers without losing a connection, and wait
+                    --all-hosts: on all hosts, one after another
   scale N           have N workers, and wait until they are ready
   restart SLOT      replace the worker of one slot, and wait
   broadcast TEXT    send a text to the app in all workers
@@ -114,9 +115,34 @@ async def _status(call: _Call, client: Client, what: str) -> None:
 
 
 async def _reload(call: _Call, client: Client, what: str) -> None:
+    if call.options.allHosts:
+        await _reloadAll(call, client, what)
+        return
     client.onProgress = lambda step: _showStep(call, step)
     answer = await client.ask(what, wire.Reload, progress=True)
     call.say(f"reloaded: generation {answer['generation']} serves")
+
+
+async def _reloadAll(call: _Call, client: Client, what: str) -> None:
+    client.onProgress = lambda step: _showHostStep(call, step)
+    answer = await client.ask(what, wire.ReloadAll, progress=True)
+    call.say(f"reloaded {plural(answer['hosts'], 'host')}")
+
+
+def _showHostStep(call: _Call, step: dict[str, Any]) -> None:
+    if step["phase"] == Phase.BEGUN.value:
+        text = f"reloading ({step['done'] + 1} of {step['total']})"
+    elif step["phase"] == Phase.REPLACED.value:
+        text = (
+            f"slot {step['slot']}: replaced by generation {step['generation']}"
+            f" ({step['slotsDone']} of {step['slotsTotal']})"
+        )
+    elif step["phase"] == Phase.DONE.value:
+        text = f"generation {step['generation']} serves"
+    else:
+        # The reason follows as that of the whole command.
+        text = "failed"
+    call.say(visible(f"host {step['host']}: {text}"))
 
 
 async def _restart(call: _Call, client: Client, what: str) -> None:
@@ -175,7 +201,11 @@ _GOES_ON = "the {} goes on in the master; watch it with: twisted-cluster status"
 
 VERBS = {
     "status": _Verb(_status, lambda options: "show the status"),
-    "reload": _Verb(_reload, lambda options: "reload", _GOES_ON.format("reload")),
+    "reload": _Verb(
+        _reload,
+        lambda options: "reload all hosts" if options.allHosts else "reload",
+        _GOES_ON.format("reload"),
+    ),
     "restart": _Verb(
         _restart, lambda options: f"restart slot {options.slot}", _GOES_ON.format("restart")
     ),
@@ -288,7 +318,13 @@ def _makeParser() -> argparse.ArgumentParser:
 
     status = command("status", "Show all processes, the listeners and the account of sockets.")
     status.add_argument("--json", action="store_true", help="as JSON")
-    command("reload", "Replace all workers without losing a connection, and wait.")
+    reload = command("reload", "Replace all workers without losing a connection, and wait.")
+    reload.add_argument(
+        "--all-hosts",
+        dest="allHosts",
+        action="store_true",
+        help="on all hosts that share the state of this one, one after another",
+    )
     scale = command("scale", "Have N workers, and wait until they are ready.")
     scale.add_argument("wanted", metavar="N", type=_whole, help="how many workers")
     restart = command("restart", "Replace the worker of one slot, or revive the slot, and wait.")

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.protocols.amp import Command
 
 import twisted_cluster
-from twisted_cluster.events import Event, ReloadStepped
+from twisted_cluster.events import Event, HostStepped, ReloadStepped
 from twisted_cluster.interfaces import ICluster
 from twisted_cluster.wire import admin as wire
 from twisted_cluster.wire.admin import MAX_VALUE, BadRequest
@@ -26,7 +26,9 @@ class Responder:
     Carries out the commands of one connection.
     """
 
-    def __init__(self, cluster: ICluster, tell: Callable[[ReloadStepped], object]) -> None:
+    def __init__(
+        self, cluster: ICluster, tell: Callable[[ReloadStepped | HostStepped], object]
+    ) -> None:
         """
         @param tell: Called with each step of a replacement that this
             connection has asked for, if it wants to know.
@@ -38,6 +40,7 @@ class Responder:
             wire.Hello: self._hello,
             wire.Status: self._status,
             wire.Reload: self._reload,
+            wire.ReloadAll: self._reloadAll,
             wire.Restart: self._restart,
             wire.Scale: self._scale,
             wire.Broadcast: self._broadcast,
@@ -76,6 +79,11 @@ class Responder:
 
     def _reload(self, progress: bool | None) -> Deferred[Answer]:
         return self._replace(self._cluster.reload, bool(progress))
+
+    def _reloadAll(self, progress: bool | None) -> Deferred[Answer]:
+        tell = self._tell if progress else lambda step: None
+        done: Deferred[int] = maybeDeferred(self._cluster.reloadAll, tell)
+        return done.addCallback(lambda hosts: {"hosts": hosts})
 
     def _restart(self, slot: int, progress: bool | None) -> Deferred[Answer]:
         return self._replace(lambda: self._cluster.restart(slot), bool(progress))

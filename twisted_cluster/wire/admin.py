@@ -4,7 +4,7 @@ The admin protocol: what tools and the master say to each other.
 It is plain AMP on a UNIX stream socket, so that any tool can speak it with
 L{twisted.protocols.amp.AMP}; C{docs/admin-protocol.rst} specifies it.  A tool
 asks, the master answers, and the only thing the master says of its own accord
-is L{Progress}, to tools that asked for it.
+is L{Progress} and L{HostProgress}, to tools that asked for it.
 
 The commands serve both ends.  L{BoxReader}, L{parse} and the functions that
 encode are the master's end: AMP's own would let a tool grow the master's
@@ -32,7 +32,7 @@ from twisted.protocols.amp import (
 )
 
 from twisted_cluster.errors import AppError, ClusterError, NoSuchSlot, OperatorError, PeerError
-from twisted_cluster.events import ReloadStepped
+from twisted_cluster.events import HostStepped, ReloadStepped
 from twisted_cluster.wire import commands
 from twisted_cluster.wire.channel import MAX_KEY
 
@@ -175,6 +175,19 @@ class Reload(_Request):
     response = [(b"generation", Integer())]
 
 
+class ReloadAll(_Request):
+    """
+    Have the masters of all hosts reload, one after another; answered when that
+    has ended.
+
+    C{progress}: whether to send L{HostProgress} meanwhile; no by default.
+    """
+
+    commandName = b"ReloadAll"
+    arguments = [(b"progress", Boolean(optional=True))]
+    response = [(b"hosts", Integer())]
+
+
 class Restart(_Request):
     """
     Replace the worker of one slot, or revive a failed slot; else as L{Reload}.
@@ -236,9 +249,30 @@ class Progress(Command):
     ]
 
 
+class HostProgress(Command):
+    """
+    Master to tool, without an answer: a reload of all hosts advanced by one
+    step.  The fields are those of L{HostStepped}.
+    """
+
+    commandName = b"HostProgress"
+    requiresAnswer = False
+    arguments = [
+        (b"host", Unicode()),
+        (b"phase", Unicode()),
+        (b"done", Integer()),
+        (b"total", Integer()),
+        (b"generation", Integer()),
+        (b"slot", Integer(optional=True)),
+        (b"slotsDone", Integer()),
+        (b"slotsTotal", Integer()),
+        (b"reason", Unicode()),
+    ]
+
+
 REQUESTS: dict[bytes, type[Command]] = {
     command.commandName: command
-    for command in (Hello, Status, Reload, Restart, Scale, Broadcast, Stop)
+    for command in (Hello, Status, Reload, ReloadAll, Restart, Scale, Broadcast, Stop)
 }
 """What a tool may ask, by name."""
 
@@ -394,6 +428,28 @@ def encodeProgress(step: ReloadStepped) -> bytes:
             b"done": b"%d" % step.done,
             b"total": b"%d" % step.total,
             b"reason": reason.encode("utf-8"),
+        }
+    )
+    if step.slot is not None:
+        box[b"slot"] = b"%d" % step.slot
+    return bytes(box.serialize())
+
+
+def encodeHostProgress(step: HostStepped) -> bytes:
+    """
+    The bytes of the L{HostProgress} that tells of C{step}.
+    """
+    box = AmpBox(
+        {
+            COMMAND: HostProgress.commandName,
+            b"host": _start(step.host, MAX_VALUE).encode("utf-8"),
+            b"phase": step.phase.value.encode("utf-8"),
+            b"done": b"%d" % step.done,
+            b"total": b"%d" % step.total,
+            b"generation": b"%d" % step.generation,
+            b"slotsDone": b"%d" % step.slotsDone,
+            b"slotsTotal": b"%d" % step.slotsTotal,
+            b"reason": _start(step.reason, MAX_VALUE).encode("utf-8"),
         }
     )
     if step.slot is not None:
