@@ -24,9 +24,7 @@ MAX_LINES = 40
 LEAVES = frozenset(
     {
         "config",
-        "context",
         "cpus",
-        "endpoints",
         "errors",
         "events",
         "imports",
@@ -41,6 +39,9 @@ LEAVES = frozenset(
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "leaves": frozenset(),
+    "package": frozenset({"context"}),
+    "context": frozenset({"shared"}),
+    "endpoints": frozenset({"context"}),
     "policies": frozenset({"policy.scheduling"}),
     "policy": frozenset(),
     "wire": frozenset(),
@@ -48,12 +49,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         {"policy.cache", "policy.counters", "policy.leases", "policy.replica", "wire.values"}
     ),
     "shared": frozenset({"wire", "policy.replica"}),
-    "worker": frozenset({"shared", "wire"}),
+    "worker": frozenset({"context", "shared", "wire"}),
     "master": frozenset({"policies", "policy", "shared", "wire"}),
     "ops": frozenset({"wire.admin"}),
     "service": frozenset({"backends", "master", "ops.admin", "policies", "shared"}),
     "tap": frozenset({"service", "ops", "policies"}),
-    "testing": frozenset({"wire"}),
+    "testing": frozenset({"context", "wire"}),
     "sentinel": frozenset(),
 }
 """The rooms, and what each may import besides itself and the leaves: rooms as
@@ -130,7 +131,9 @@ def room(module: str) -> str:
     The room that C{module} is in.
     """
     first = module.split(".")[0]
-    return "leaves" if first in LEAVES or not first else first
+    if not first:
+        return "package"
+    return "leaves" if first in LEAVES else first
 
 
 def allowed(module: str, other: str) -> bool:
@@ -138,7 +141,7 @@ def allowed(module: str, other: str) -> bool:
     Whether C{module} may import C{other}.
     """
     here, there = room(module), room(other)
-    if here == there or (there == "leaves" and here != "sentinel"):
+    if here == there or (there in ("leaves", "package") and here != "sentinel"):
         return True
     return there in MAY_IMPORT[here] or other in MAY_IMPORT[here]
 

@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from twisted_cluster.shared.cache import Cache
+    from twisted_cluster.shared.commons import Commons
+    from twisted_cluster.shared.leases import Lease
+    from twisted_cluster.shared.state import State
+
 MessageHandler = Callable[[str], object]
 
 
@@ -46,6 +51,7 @@ class Context:
         self._handlers: list[MessageHandler] = []
         self.handlers: dict[str, Callable[[Any], Any]] = {}
         self.messenger: Any = None
+        self._commons: Commons | None = None
 
     def __repr__(self) -> str:
         return f"<{self.role.value} slot={self.slot} generation={self.generation}>"
@@ -101,13 +107,16 @@ class Context:
         sent: Deferred[int] = self._speak("send").send(_number(target), topic, value)
         return sent
 
-    def broadcast(self, topic: str, value: object) -> Deferred[int]:
+    def broadcast(self, topic: str, value: object, everywhere: bool = False) -> Deferred[int]:
         """
         Send something to all Ready workers, this one too.
 
-        @return: As L{send}.
+        @param everywhere: To those of all hosts that share the state of this
+            one.  Who gets it is not told which worker it is from.
+        @return: As L{send}; the number is that of this host.
         """
-        sent: Deferred[int] = self._speak("send").send(_ALL, topic, value)
+        target = _EVERYWHERE if everywhere else _ALL
+        sent: Deferred[int] = self._speak("send").send(target, topic, value)
         return sent
 
     def call(
@@ -138,6 +147,42 @@ class Context:
         return self.messenger
 
     @property
+    def state(self) -> State:
+        """
+        The L{State<twisted_cluster.shared.state.State>}: a mapping that all
+        workers share.  It is empty as long as the worker has not begun.
+        """
+        return self.commons.state
+
+    @property
+    def cache(self) -> Cache:
+        """
+        The L{Cache<twisted_cluster.shared.cache.Cache>} that all workers
+        share.
+        """
+        return self.commons.cache
+
+    def lease(self, name: str, timeout: float | None = None) -> Deferred[Lease]:
+        """
+        Wait to be the only one in the cluster who holds C{name}.
+
+        @param timeout: Seconds to wait at most; L{None}: as long as it takes.
+        @return: A Deferred of a L{Lease<twisted_cluster.shared.leases.Lease>}.
+            It fails with L{LeaseTimedOut<twisted_cluster.errors.LeaseTimedOut>}
+            and L{StateUnavailable<twisted_cluster.errors.StateUnavailable>}.
+        """
+        return self.commons.leases.lease(name, timeout)
+
+    @property
+    def commons(self) -> Commons:
+        """What this process shares, made when it is first asked for."""
+        if self._commons is None:
+            from twisted_cluster.shared.commons import Commons
+
+            self._commons = Commons()
+        return self._commons
+
+    @property
     def messageHandlers(self) -> tuple[MessageHandler, ...]:
         """What L{onMessage} has registered, in order."""
         return tuple(self._handlers)
@@ -155,6 +200,7 @@ class Context:
 _MASTER = -1
 _OTHERS = -2
 _ALL = -3
+_EVERYWHERE = -4
 """As in L{twisted_cluster.wire.messages}, which is not imported for them."""
 
 

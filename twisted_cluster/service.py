@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_cluster.backends.choice import makeBackend
 from twisted_cluster.config import ClusterConfig
 from twisted_cluster.errors import OperatorError
 from twisted_cluster.events import Event, ExitStatus, ReloadStepped, State, WorkerChanged
@@ -35,6 +36,9 @@ from twisted_cluster.master.signals import Signals
 from twisted_cluster.master.spawn import ExecSpawner
 from twisted_cluster.ops.admin import AdminService
 from twisted_cluster.policies import makeScheduler
+from twisted_cluster.shared.cache import Cache
+from twisted_cluster.shared.leases import Lease
+from twisted_cluster.shared.state import State as SharedState
 
 
 @implementer(IScheduler)
@@ -102,6 +106,7 @@ class ClusterService(MultiService):
             lambda master: spawner or _makeSpawner(reactor, config, relay, master),
             self._scheduler(),
             Sentinel(reactor, config.drainTimeout),
+            makeBackend(reactor, config),
             logTimes=not relay,
         )
         self.events = self._master.events
@@ -186,6 +191,16 @@ class ClusterService(MultiService):
         """
         return self._master.messages.tell(topic, value)
 
+    def tellEverywhere(self, topic: str, value: object) -> Deferred[int]:
+        """
+        Send a message to the Ready workers of all hosts that share the state.
+
+        @return: A Deferred that fires when it is on its way, with the number of
+            workers of this host.  It fails with
+            L{twisted_cluster.errors.StateUnavailable}.
+        """
+        return self._master.messages.tellEverywhere(topic, value)
+
     def call(
         self, slot: int, topic: str, value: object = None, timeout: float = 10.0
     ) -> Deferred[Any]:
@@ -197,6 +212,29 @@ class ClusterService(MultiService):
             L{twisted_cluster.errors.CallFailed}.
         """
         return self._master.messages.call(slot, topic, value, timeout)
+
+    @property
+    def state(self) -> SharedState:
+        """
+        The mapping that all workers share.
+        """
+        return self._master.shared.commons.state
+
+    @property
+    def cache(self) -> Cache:
+        """
+        The cache that all workers share.
+        """
+        return self._master.shared.commons.cache
+
+    def lease(self, name: str, timeout: float | None = None) -> Deferred[Lease]:
+        """
+        Wait to be the only one in the cluster who holds C{name}.
+
+        @param timeout: Seconds to wait at most; L{None}: as long as it takes.
+        @return: A Deferred of a L{Lease}.
+        """
+        return self._master.shared.commons.leases.lease(name, timeout)
 
     def handle(self, topic: str) -> Callable[[Handler], Handler]:
         """

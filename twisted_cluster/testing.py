@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from signal import SIGKILL
 from typing import Any
 
@@ -59,6 +59,8 @@ from twisted_cluster.wire.channel import (
     closeDescriptors,
     numberFrom,
 )
+from twisted_cluster.wire.messages import Envelope, decode
+from twisted_cluster.wire.parts import Inbox
 
 MAX_TURNS = 10_000
 """Turns after which L{FakeReactor.settle} takes what it runs for a spin."""
@@ -383,6 +385,7 @@ class FakeWorker(Channel):
     @ivar told: The names of the commands from the master, in order, other
         than handoffs.
     @ivar messages: The broadcasts it got.
+    @ivar said: All other messages that it got.
     @ivar truncated: How many groups of descriptors came truncated.
     @ivar obedient: Whether it answers C{Drain} with C{Drained} when it holds
         no socket, and exits with code 0 at C{Stop}.
@@ -402,12 +405,14 @@ class FakeWorker(Channel):
         self.listeners: dict[int, int] = {}
         self.told: list[str] = []
         self.messages: list[str] = []
+        self.said: list[Envelope] = []
         self.truncated = 0
         self.received = 0
         self.closed = 0
         self._touched: set[int] = set()
         self._groups: list[DescriptorGroup] = []
         self.boxes[b"Handoff"] = self._handoff
+        self.boxes[b"Part"] = Inbox(self._said).receive
         process.channel.setblocking(True)
         self.preamble = preamble.read(process.channel)
         process.worker = self
@@ -515,6 +520,9 @@ class FakeWorker(Channel):
             self.listeners[number] = listener
         for number, descriptor in enumerate(group.descriptors, first):
             self.sockets[number] = socket.socket(fileno=descriptor)
+
+    def _said(self, lane: int, parts: Sequence[bytes]) -> None:
+        self.said.append(decode(b"".join(parts)))
 
     @commands.Drain.responder
     def _drain(self, grace: float, migrate: bool) -> dict[str, Any]:

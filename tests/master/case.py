@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import connections
+from twisted_cluster.backends.memory import MemoryBackend
 from twisted_cluster.config import ClusterConfig
 from twisted_cluster.events import (
     Event,
@@ -71,6 +72,7 @@ class ClusterTestCase(SynchronousTestCase):
             lambda master: self.spawner,
             self.scheduler,
             self.sentinel,
+            MemoryBackend(self.reactor),
             usage=self.usage,
             randomness=random.Random(1),
             now=lambda: 1000.0 + self.reactor.seconds(),

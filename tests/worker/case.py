@@ -23,15 +23,18 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support import closeIfOpen, socketPair
+from twisted_cluster.interfaces import Snapshot
 from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.testing import FakeReactor
-from twisted_cluster.wire import commands
+from twisted_cluster.wire import commands, sharing
 from twisted_cluster.wire.channel import (
     Channel,
     ChannelTransport,
     DescriptorGroup,
     numberFrom,
 )
+from twisted_cluster.wire.messages import MASTER, Envelope, Kind, decode
+from twisted_cluster.wire.parts import STATE_LANE, Inbox, Packet
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
 from twisted_cluster.worker.binder import Bound
 from twisted_cluster.worker.intercept import Interception
@@ -148,8 +151,25 @@ class FakeMaster(Channel):
         self.sent = 0
         self.lost = False
         self._groups: list[DescriptorGroup] = []
+        self.said: list[Envelope] = []
+        self.boxes[b"Part"] = Inbox(self._said).receive
         self.boxes[b"Ack"] = self._ack
         self.boxes[b"Beat"] = self._beat
+
+    def makeConnection(self, transport: Any) -> None:
+        """Begin with the state, as a master does."""
+        super().makeConnection(transport)
+        self.tell(sharing.SNAPSHOT, sharing.encodeSnapshot(Snapshot("epoch", 0, {})))
+
+    def tell(self, topic: str, data: bytes) -> None:
+        """
+        Say something about state, cache or leases.
+        """
+        envelope = Envelope(Kind.MESSAGE, 0, MASTER, 0, 0.0, topic, data)
+        self.transport.write(Packet(STATE_LANE, envelope.encode()).box(0))
+
+    def _said(self, lane: int, parts: Sequence[bytes]) -> None:
+        self.said.append(decode(b"".join(parts)))
 
     def hand(self, descriptors: Sequence[int], listener: int = 0) -> None:
         """

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 import twisted_cluster
@@ -22,14 +25,17 @@ from twisted_cluster.errors import (
     ClusterError,
     NoSuchSlot,
     OperatorError,
+    PeerError,
     ReloadFailed,
     ReloadRefused,
+    StateUnavailable,
 )
 from twisted_cluster.events import (
     ClusterStopping,
     ConnectionsShed,
     Event,
     EventStream,
+    HostStepped,
     State,
 )
 from twisted_cluster.interfaces import (
@@ -37,22 +43,27 @@ from twisted_cluster.interfaces import (
     HelperStatus,
     ICluster,
     IScheduler,
+    IStateBackend,
     IWorkerSpawner,
     Peer,
     WorkerStatus,
 )
+from twisted_cluster.master import hosts
 from twisted_cluster.master.dispatcher import Dispatcher, Recipient
+from twisted_cluster.master.hosts import Hosts
 from twisted_cluster.master.journal import Journal
 from twisted_cluster.master.listener import Listener
 from twisted_cluster.master.listeners import Listeners
-from twisted_cluster.master.messages import Messages
+from twisted_cluster.master.messages import HOSTS_TOPIC, Messages
 from twisted_cluster.master.reload import Reloader
 from twisted_cluster.master.sentinel import Sentinel
+from twisted_cluster.master.shared import Shared
 from twisted_cluster.master.strangers import StrangerReaper
 from twisted_cluster.master.supervisor import Supervisor
 from twisted_cluster.master.touch import TouchWatch
 from twisted_cluster.master.worker import Surroundings, Worker
 from twisted_cluster.policies import SHARED
+from twisted_cluster.policy.hosts import Host
 from twisted_cluster.policy.scheduling import RoundRobin
 from twisted_cluster.wire.commands import MAX_VALUE
 from twisted_cluster.wire.preamble import ListenerPlan, Preamble
@@ -87,6 +98,7 @@ class Master:
         makeSpawner: Callable[[Master], IWorkerSpawner],
         scheduler: IScheduler,
         sentinel: Sentinel,
+        backend: IStateBackend,
         logTimes: bool = True,
         usage: Callable[[int], tuple[float, bool] | None] = kernel.processUsage,
         randomness: random.Random | None = None,
@@ -116,11 +128,42 @@ class Master:
             reactor, self._dispatcher, self.events, now, kernel.listeningDescriptors()
         )
         self.messages = Messages(reactor, self._readyWorkers, self.events, now)
+        self.shared = self._makeShared(backend)
+        self.hosts = self._makeHosts(backend)
         self._spawner = makeSpawner(self)
         self._supervisor = self._makeSupervisor(randomness or random.Random(), usage)
         self._reloader = Reloader(self._supervisor, self.events, config.reloadParallel, now)
         self._strangers = StrangerReaper(reactor) if os.getpid() == 1 else None
         self._touch = self._makeTouchWatch()
+
+    def _makeShared(self, backend: IStateBackend) -> Shared:
+        shared = Shared(self._reactor, backend, self.messages)
+        shared.onAvailability = self._onAvailability
+        self.messages.onReserved = shared.heard
+        self.messages.onJoin(shared.join)
+        self.messages.onGone(shared.leave)
+        return shared
+
+    def _makeHosts(self, backend: IStateBackend) -> Hosts:
+        me = Host(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+        leases = self.shared.commons.leases
+        isShared = self._config.state != "memory"
+        publish: Callable[[str, bytes], Deferred[None]] = backend.publish
+        self.shared.onPublished = self._onPublished
+        self.messages.publish = publish
+        return Hosts(self._reactor, self, publish, leases, me, self._now, isShared)
+
+    def _onPublished(self, topic: str, data: bytes) -> None:
+        try:
+            if topic == HOSTS_TOPIC:
+                self.messages.heardFrom(data)
+            elif topic == hosts.TOPIC:
+                self.hosts.heard(data)
+        except PeerError as error:
+            self.log.error("another host published nonsense: {error}", error=error)
+
+    def _onAvailability(self, up: bool, reason: str) -> None:
+        (self.log.info if up else self.log.error)("{reason}", reason=reason)
 
     def _makeSupervisor(
         self, randomness: random.Random, usage: Callable[[int], tuple[float, bool] | None]
@@ -180,11 +223,19 @@ class Master:
         self.sentinel.start()
         if self._strangers is not None:
             self._strangers.start()
+        self.shared.start().addErrback(self._notShared)
+        self.hosts.start()
         # Before the first worker has credit, lest the master begin to accept.
         self._share()
         self._supervisor.start(self._wanted)
         if self._touch is not None:
             self._touch.start()
+
+    def _notShared(self, failure: Failure) -> None:
+        """
+        The master is stopped before the state has ever been reached.
+        """
+        failure.trap(StateUnavailable)
 
     def shutDown(self, now: bool, reason: str) -> Deferred[None]:
         """
@@ -221,6 +272,8 @@ class Master:
         yield self._supervisor.stop(now, reason)
         self._dispatcher.shedWaiting("the master is stopping")
         self._supervisor.finish()
+        self.hosts.stop()
+        yield self.shared.stop()
         if self._strangers is not None:
             self._strangers.stop()
         self._spawner.stop()
@@ -302,6 +355,10 @@ class Master:
         See L{ICluster.reload}.
         """
         return self._noting(maybeDeferred(self._reloader.reload))
+
+    def reloadAll(self, tell: Callable[[HostStepped], object]) -> Deferred[int]:
+        """See L{ICluster.reloadAll}."""
+        return self.hosts.reloadAll(tell)
 
     def restart(self, slot: int) -> Deferred[int]:
         """

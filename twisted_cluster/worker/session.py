@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IProcess, IService
-from twisted.internet.defer import ensureDeferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -30,6 +30,7 @@ from twisted_cluster.worker import drain, loader, migration, programs
 from twisted_cluster.worker.intercept import Interception
 from twisted_cluster.worker.messages import WorkerMessages
 from twisted_cluster.worker.ports import Adopter, HandoffPort, SharedAcceptor, wrapFactory
+from twisted_cluster.worker.shared import SharedSession
 
 SILENT_LIMIT = 5.0
 """Seconds after which a connection on which nothing happens is acknowledged
@@ -115,6 +116,8 @@ class WorkerSession(Channel):
         handlers = Handlers(here.handlers)
         self.messages = WorkerMessages(self._reactor, handlers, Outbox(transport, self._reactor))
         here.messenger = self.messages
+        self.shared = SharedSession(self._reactor, here.commons, self.messages)
+        self.messages.onReserved = self.shared.heard
 
     def _messageReceived(self, lane: int, parts: Sequence[bytes]) -> None:
         assert self.messages is not None
@@ -128,14 +131,14 @@ class WorkerSession(Channel):
         """
         starting = maybeDeferred(self._resolve, found)
         starting.addCallback(self._serve)
-        starting.addCallback(lambda _: self._becomeReady())
+        starting.addCallback(lambda _: self._becomeReadyWithState())
         starting.addErrback(self._bootFailed)
 
     def beginProgram(self) -> None:
         """
         The app has begun by itself, and runs the reactor.
         """
-        self._becomeReady()
+        self._becomeReadyWithState()
 
     def _resolve(self, found: Any) -> Any:
         name = str(self._plan.source)
@@ -165,6 +168,12 @@ class WorkerSession(Channel):
         self._service.privilegedStartService()
         _shedPrivileges(found)
         return self._service.startService()
+
+    def _becomeReadyWithState(self) -> Deferred[None]:
+        """
+        Invariant 4: a worker has the snapshot before it is Ready.
+        """
+        return self.shared.begun.addCallback(lambda _: self._becomeReady())
 
     def _becomeReady(self) -> None:
         self._beat.start(self._plan.heartbeat)
@@ -488,6 +497,7 @@ class WorkerSession(Channel):
         self._groups.clear()
         if self.messages is not None:
             self.messages.lost()
+            self.shared.lost()
         for loop in (self._beat, self._sweep, self._throttle):
             if loop.running:
                 loop.stop()

@@ -162,6 +162,17 @@ class SharedSession:
         }
         commons.attach(self._desk, reactor)
 
+    def heard(self, topic: str, data: bytes) -> None:
+        """
+        The master says something.
+
+        @raise PeerError: if it makes no sense.
+        """
+        hear = self.topics.get(topic)
+        if hear is None:
+            raise PeerError(f"a message about {topic!r}")
+        hear(data)
+
     def lost(self) -> None:
         """
         The channel is gone.  The state can still be read.
