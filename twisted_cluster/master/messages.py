@@ -18,8 +18,20 @@ from twisted_cluster.errors import AppError, CallFailed, PeerError, QueueFull
 from twisted_cluster.events import EventStream, MessagesDropped
 from twisted_cluster.interfaces import RESERVED, Message
 from twisted_cluster.wire import courier, values
-from twisted_cluster.wire.messages import ALL, MASTER, OTHERS, Envelope, Kind, checkTopic, decode
+from twisted_cluster.wire.messages import (
+    ALL,
+    EVERYWHERE,
+    MASTER,
+    OTHERS,
+    Envelope,
+    Kind,
+    checkTopic,
+    decode,
+)
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
+
+HOSTS_TOPIC = RESERVED + "everywhere"
+"""What goes to the workers of all hosts is published under this."""
 
 
 class IMember(Hashable, Protocol):
@@ -62,6 +74,8 @@ class Messages:
         state, cache or leases send.
     @ivar onUnhandled: Called with a message to the master that no handler is
         registered for; what it returns is the answer.
+    @ivar publish: Has the masters of all hosts hear something under a topic,
+        this one too: L{heardFrom} is to be called in each.
     @ivar dropped: How many messages were dropped, since a worker did not read.
     """
 
@@ -92,6 +106,9 @@ class Messages:
         self.dropped = 0
         self.onReserved: Callable[[Any, str, bytes], object] = lambda worker, topic, data: None
         self.onUnhandled: Callable[[Message], Any] | None = None
+        self.publish: Callable[[str, bytes], Deferred[None]] = lambda topic, data: fail(
+            AppError("can't reach other hosts: this master has no backend; give it one")
+        )
 
     # Who there is.
 
@@ -157,6 +174,21 @@ class Messages:
         packet = self._packet(Kind.MESSAGE, 0, ALL, topic, value)
         return sum(self._deliver(worker, packet) for worker in tuple(self._ready()))
 
+    def tellEverywhere(self, topic: str, value: Any) -> Deferred[int]:
+        """
+        Send something to the Ready workers of all hosts.
+
+        @return: A Deferred of how many of them are here.  It fails with
+            L{AppError} if the topic or the value is not allowed, and with
+            L{twisted_cluster.errors.StateUnavailable}.
+        """
+        try:
+            checkTopic(topic, RESERVED)
+            encoded = values.encode(value)
+        except AppError as error:
+            return fail(error)
+        return self._publish(topic, encoded)
+
     def call(self, slot: int, topic: str, value: Any, timeout: float = 10.0) -> Deferred[Any]:
         """
         Ask the worker of a slot something.
@@ -193,6 +225,25 @@ class Messages:
             self._last = (topic, data, Packet(STATE_LANE, envelope.encode()))
         return outbox.send(self._last[2])
 
+    def _publish(self, topic: str, encoded: bytes) -> Deferred[int]:
+        # A slot means nothing on other hosts, so nobody is named as the sender.
+        envelope = Envelope(Kind.MESSAGE, 0, MASTER, ALL, 0.0, topic, encoded)
+        here = len(tuple(self._ready()))
+        return self.publish(HOSTS_TOPIC, envelope.encode()).addCallback(lambda _: here)
+
+    def heardFrom(self, data: bytes) -> None:
+        """
+        A master, perhaps this one, has published a message to all workers.
+
+        @raise PeerError: if it makes no sense.
+        """
+        envelope = decode(data)
+        if envelope.kind is not Kind.MESSAGE or envelope.target != ALL:
+            raise PeerError("a message from a host that is not for all workers")
+        packet = Packet(APP_LANE, data)
+        for worker in tuple(self._ready()):
+            self._deliver(worker, packet)
+
     # What workers say.
 
     def received(self, worker: IMember, lane: int, parts: Sequence[bytes]) -> None:
@@ -211,6 +262,8 @@ class Messages:
             self._handle(worker, _whole(parts))
         elif head.kind is Kind.CALL:
             self._relayCall(worker, head, parts)
+        elif head.target == EVERYWHERE:
+            self._relayEverywhere(worker, _whole(parts))
         else:
             self._relay(worker, head, parts)
 
@@ -266,6 +319,16 @@ class Messages:
             self._refuse(worker, head, _FULL)
         else:
             self._answer(worker, head, Kind.RESULT, values.encode(count))
+
+    def _relayEverywhere(self, worker: IMember, envelope: Envelope) -> None:
+        """
+        Have all masters pass on what wants no answer.
+        """
+        done = self._publish(envelope.topic, envelope.value)
+        done.addCallbacks(
+            lambda count: self._answer(worker, envelope, Kind.RESULT, values.encode(count)),
+            lambda failure: self._refuse(worker, envelope, failure.getErrorMessage()),
+        )
 
     def _relayCall(self, worker: IMember, head: Envelope, parts: Sequence[bytes]) -> None:
         """

@@ -23,6 +23,9 @@ OTHERS = -2
 ALL = -3
 """All workers."""
 
+EVERYWHERE = -4
+"""All workers of all hosts."""
+
 _HEAD = struct.Struct("!BQqqdB")
 
 
@@ -49,7 +52,7 @@ class Envelope(NamedTuple):
         question.
     @ivar sender: A slot, or L{MASTER}.  What a worker writes there is not
         believed.
-    @ivar target: A slot, L{MASTER}, L{OTHERS} or L{ALL}.
+    @ivar target: A slot, L{MASTER}, L{OTHERS}, L{ALL} or L{EVERYWHERE}.
     @ivar timeout: For how many seconds the sender of a call waits.
     @ivar value: What L{twisted_cluster.wire.values} made of it.
     """
