@@ -120,6 +120,7 @@ class Server:
     @ivar port: Where it listens on 127.0.0.1.
     @ivar pid: Of the process that was started: the master, or the only one.
     @ivar started: When it was started, on the clock of C{time.monotonic}.
+    @ivar directory: Its working directory, which is gone when it is.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class Server:
 
     def __enter__(self) -> Server:
         self._directory = tempfile.TemporaryDirectory(prefix="benchmark-")
-        log = Path(self._directory.name, "log")
+        self.directory = Path(self._directory.name)
+        log = self.directory / "log"
         self.started = time.monotonic()
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -159,7 +161,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd=self._directory.name,
+                cwd=self.directory,
                 env=environment(),
                 start_new_session=True,
             )

@@ -24,7 +24,7 @@ from benchmarks import machine, report
 from benchmarks.measurements import Plan
 from benchmarks.process import ROOT, MeasurementError, machineSeconds
 
-NAMES = ("cpu", "handoff", "keepalive", "respawn", "idle", "reload", "scale")
+NAMES = ("cpu", "handoff", "keepalive", "respawn", "idle", "reload", "scale", "broadcast")
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"

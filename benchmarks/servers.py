@@ -63,15 +63,16 @@ def plain(app: str = "hello", resource: str = "Hello") -> Server:
     return Server(PLAIN, arguments, port)
 
 
-def node(workers: int) -> Server:
+def node(workers: int, script: str = "node_cluster.js") -> Server:
     """
     Node's cluster module with round-robin scheduling.
+
+    @param script: What is run, of those in C{benchmarks/peers}.
     """
     port = freePort()
-    script = str(ROOT / "benchmarks" / "peers" / "node_cluster.js")
     return Server(
         NODE,
-        [tool("node"), script, str(port), str(workers)],
+        [tool("node"), str(ROOT / "benchmarks" / "peers" / script), str(port), str(workers)],
         port,
         workers,
         r"listening (\d+)",

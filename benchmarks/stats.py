@@ -4,6 +4,7 @@ What is made of samples.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -20,6 +21,18 @@ def median(samples: Sequence[float]) -> float:
     if not samples:
         raise ValueError("no samples")
     return statistics.median(samples)
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """
+    The smallest sample that at least C{percent} per cent of all are not above.
+
+    @raise ValueError: if there is no sample.
+    """
+    if not samples:
+        raise ValueError("no samples")
+    rank = math.ceil(len(samples) * percent / 100)
+    return sorted(samples)[max(rank, 1) - 1]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
