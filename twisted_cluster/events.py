@@ -245,6 +245,20 @@ class ConnectionsShed(Event):
 
 
 @dataclass(frozen=True)
+class StateReached(Event):
+    """
+    The server that holds state, cache and leases can be used again, or can't
+    be.
+
+    @ivar up: Whether it can be.
+    @ivar reason: Which server, and why not.
+    """
+
+    up: bool
+    reason: str
+
+
+@dataclass(frozen=True)
 class ClusterStopping(Event):
     """
     The master began to stop.

@@ -222,6 +222,8 @@ class ClusterStatus:
     @ivar workers: Every worker, by slot and generation, draining ones of old
         generations included.
     @ivar helpers: Every other process beside the master.
+    @ivar shared: What the backend of state, cache and leases says of itself,
+        and the hosts that share it.
     """
 
     version: str
@@ -237,6 +239,7 @@ class ClusterStatus:
     workers: tuple[WorkerStatus, ...]
     rolling: RollingStatus | None = None
     helpers: tuple[HelperStatus, ...] = ()
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
     def asDict(self) -> dict[str, Any]:
         """

@@ -15,9 +15,11 @@ from twisted_cluster.events import (
     ExitStatus,
     ListenerChanged,
     ListenerState,
+    MessagesDropped,
     Phase,
     ReloadStepped,
     State,
+    StateReached,
     WorkerChanged,
     WorkerHung,
     WorkerOutput,
@@ -41,6 +43,20 @@ class JournalTests(SynchronousTestCase):
         Journal().write(event)
         self.assertEqual(lines.all(), [text])
         self.assertEqual(lines.events[0]["log_level"], level)
+
+    def test_shared(self) -> None:
+        """
+        Without the server of the state much fails, and so it does if a worker
+        does not read.
+        """
+        self.assertLine(StateReached(0.0, False, "it burns"), LogLevel.error, "it burns")
+        self.assertLine(StateReached(0.0, True, "it is back"), LogLevel.info, "it is back")
+        self.assertLine(
+            MessagesDropped(0.0, 2, 3, 44, 7),
+            LogLevel.error,
+            "[slot 2 generation 3 pid 44] does not read: 7 bytes wait, and messages for it are"
+            " dropped",
+        )
 
     def test_worker(self) -> None:
         """

@@ -54,6 +54,23 @@ class ReportTests(SynchronousTestCase):
             """),
         )
 
+    def test_shared(self) -> None:
+        """
+        It says where the state is, and whether it can be used.
+        """
+        memory = {"kind": "memory", "up": True, "keys": 1, "bytes": 20, "hosts": []}
+        redis = {**memory, "server": "Redis at h:1", "hosts": ["web1 (pid 7)", "web2 (pid 8)"]}
+        for shared, line in (
+            (memory, "state in memory: 1 key, 20 bytes"),
+            (redis, "state in Redis at h:1: 1 key, 20 bytes; hosts: web1 (pid 7), web2 (pid 8)"),
+            (
+                {**redis, "up": False, "reason": "the connection was lost"},
+                "state in Redis at h:1, which can't be used: the connection was lost",
+            ),
+        ):
+            status = replace(FakeCluster().status(), shared=shared)
+            self.assertIn(f"\n{line}\n", report(status.asDict(), 2000.0))
+
     def test_controlCharacters(self) -> None:
         """
         Nothing that an app says can do anything to the terminal.

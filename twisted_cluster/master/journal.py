@@ -12,9 +12,11 @@ from twisted_cluster.events import (
     Event,
     ListenerChanged,
     ListenerState,
+    MessagesDropped,
     Phase,
     ReloadStepped,
     State,
+    StateReached,
     WorkerChanged,
     WorkerHung,
     WorkerOutput,
@@ -51,6 +53,14 @@ class Journal:
             self.log.error(
                 "{count} connections shed: {reason}", count=event.count, reason=event.reason
             )
+        elif isinstance(event, MessagesDropped):
+            self.log.error(
+                "[{name}] does not read: {waiting} bytes wait, and messages for it are dropped",
+                name=_name(event),
+                waiting=event.waiting,
+            )
+        elif isinstance(event, StateReached):
+            (self.log.info if event.up else self.log.error)("{reason}", reason=event.reason)
         elif isinstance(event, ClusterStopping):
             self.log.info("stopping: {reason}", reason=event.reason)
 
@@ -90,5 +100,5 @@ class Journal:
         level(text, name=event.name, state=event.after.value, tail=tail)
 
 
-def _name(event: WorkerOutput | WorkerChanged | WorkerHung) -> str:
+def _name(event: WorkerOutput | WorkerChanged | WorkerHung | MessagesDropped) -> str:
     return f"slot {event.slot} generation {event.generation} pid {event.pid or '-'}"

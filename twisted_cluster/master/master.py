@@ -37,6 +37,7 @@ from twisted_cluster.events import (
     EventStream,
     HostStepped,
     State,
+    StateReached,
 )
 from twisted_cluster.interfaces import (
     ClusterStatus,
@@ -163,7 +164,7 @@ class Master:
             self.log.error("another host published nonsense: {error}", error=error)
 
     def _onAvailability(self, up: bool, reason: str) -> None:
-        (self.log.info if up else self.log.error)("{reason}", reason=reason)
+        self.events.publish(StateReached(self._now(), up, reason))
 
     def _makeSupervisor(
         self, randomness: random.Random, usage: Callable[[int], tuple[float, bool] | None]
@@ -324,6 +325,7 @@ class Master:
             self._supervisor.statuses(),
             self._reloader.status,
             self._helpers(),
+            {**self.shared.describe(), "hosts": [str(host) for host in self.hosts.present()]},
         )
 
     def _helpers(self) -> tuple[HelperStatus, ...]:

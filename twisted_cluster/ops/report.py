@@ -97,6 +97,8 @@ def _head(status: dict[str, Any], now: float) -> str:
     ]
     if status["helpers"]:
         lines.append("beside the workers: " + ", ".join(map(_helper, status["helpers"])))
+    if status.get("shared"):
+        lines.append(_shared(status["shared"]))
     rolling = status["rolling"]
     if rolling is not None:
         lines.append(
@@ -104,6 +106,16 @@ def _head(status: dict[str, Any], now: float) -> str:
             f" {rolling['done']} of {plural(rolling['total'], 'slot')} done"
         )
     return "\n".join(visible(line) for line in lines)
+
+
+def _shared(shared: dict[str, Any]) -> str:
+    where = shared.get("server", "memory")
+    if not shared["up"]:
+        return f"state in {where}, which can't be used: {shared.get('reason', '')}"
+    text = f"state in {where}: {plural(shared['keys'], 'key')}, {plural(shared['bytes'], 'byte')}"
+    if shared["hosts"]:
+        text += f"; hosts: {', '.join(shared['hosts'])}"
+    return text
 
 
 def _helper(helper: dict[str, Any]) -> str:
