@@ -117,6 +117,17 @@ class StreamTests(InterceptionTestCase):
         port.startListening()
         self.assertEqual(list(self.interception.ports), [11])
 
+    def test_stopTwice(self) -> None:
+        """
+        A port that is stopped by two parties at once ends once.
+        """
+        port = self.listen(0, "127.0.0.1")
+        stops = [port.stopListening(), port.stopListening()]
+        self.reactor.settle()
+        for stop in stops:
+            self.successResultOf(stop)
+        self.assertEqual((self.binder.unbound, port.factory.started), ([10], 0))
+
     def test_orders(self) -> None:
         """
         Before the app is Ready, ports with the number 0 are told apart by

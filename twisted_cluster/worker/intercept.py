@@ -172,8 +172,11 @@ class Interception:
         self.ports[bound.listener] = AppPort(bound.listener, port, lambda: self.watch)
 
     def _streamLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
-        original(port, reason)
-        self._detach(port)
+        # Both the app and the session may have asked for it in the same turn,
+        # and Twisted's port ends as often as it is asked to.
+        if port.connected:
+            original(port, reason)
+            self._detach(port)
 
     def _pathLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
         if getattr(port, "clusterListener", None) is None:
