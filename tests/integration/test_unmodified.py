@@ -123,6 +123,18 @@ class ScriptTests(UnmodifiedTestCase):
         cluster = await self.serve("--script", app("asyncio_server.py"), "0")
         await self.prove(cluster, visits(LineVisit, cluster.port))
 
+
+class LateTests(UnmodifiedTestCase):
+    """
+    Ports that are opened after start-up.
+    """
+
+    async def settled(self, cluster: Cluster) -> None:
+        """They listen some time after they are Ready."""
+        await super().settled(cluster)
+        for pid in cluster.ready().values():
+            await cluster.says(rf"pid {pid}] .*Factory starting on {cluster.port}$")
+
     async def test_lateListening(self) -> None:
         """
         A server that listens only some time after it has started loses

@@ -243,6 +243,13 @@ class UnmodifiedTestCase(ClusterTestCase):
         await cluster.allReady(2)
         return cluster
 
+    async def settled(self, cluster: Cluster) -> None:
+        """
+        Await that both workers serve.  Those of most servers do once they are
+        Ready.
+        """
+        await cluster.allReady(2)
+
     async def bound(self, cluster: Cluster, listeners: int = 1) -> list[str]:
         """
         Await that the app has so many addresses.
@@ -265,6 +272,7 @@ class UnmodifiedTestCase(ClusterTestCase):
         """
         Visitors are spread over both workers, and each is answered.
         """
+        await self.settled(cluster)
         came = await self._come(opened, 4)
         self.assertEqual(self._owners(cluster, came), set(cluster.ready().values()))
         await self.leave(came)
