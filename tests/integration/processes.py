@@ -148,3 +148,21 @@ def reapOrphan(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return
+
+
+def holdsConnection(pid: int, server: int, client: int) -> bool:
+    """
+    Whether a process has the server's end of a TCP connection open, given by
+    the numbers of both ports.
+    """
+    ends = (f"{server:04X}", f"{client:04X}")
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table][1:]
+    inodes = {
+        row[9] for row in rows if (row[1].rpartition(":")[2], row[2].rpartition(":")[2]) == ends
+    }
+    try:
+        held = set(openDescriptors(pid))
+    except FileNotFoundError:
+        return False
+    return any(f"socket:[{inode}]" in held for inode in inodes)

@@ -117,6 +117,17 @@ class StreamTests(InterceptionTestCase):
         port.startListening()
         self.assertEqual(list(self.interception.ports), [11])
 
+    def test_stopTwice(self) -> None:
+        """
+        A port that is stopped by two parties at once ends once.
+        """
+        port = self.listen(0, "127.0.0.1")
+        stops = [port.stopListening(), port.stopListening()]
+        self.reactor.settle()
+        for stop in stops:
+            self.successResultOf(stop)
+        self.assertEqual((self.binder.unbound, port.factory.started), ([10], 0))
+
     def test_orders(self) -> None:
         """
         Before the app is Ready, ports with the number 0 are told apart by
@@ -272,16 +283,26 @@ class RefusalTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """
-        Whoever opens one is told, in a way that is not caught by mistake, and
-        nothing stays changed.
+        Whoever opens one is told, in a way that is not caught by mistake, until
+        there is somebody to ask.
         """
-        before = tcp.Port.startListening
-        port = tcp.Port(0, EchoFactory(Echo), 50, "", FakeReactor())
-        with self.assertRaises(intercept.PortOpened) as caught, intercept.refusal():
-            port.startListening()
-        self.assertNotIsInstance(caught.exception, Exception)
-        self.assertIn("it listens on port 0 while it is imported", str(caught.exception))
-        self.assertIs(tcp.Port.startListening, before)
+        keepPorts(self)
+        interception = Interception()
+        interception.install()
+        reactor = FakeReactor()
+        for port in (
+            tcp.Port(7, EchoFactory(Echo), 50, "", reactor),
+            udp.Port(7, Collector(), reactor=reactor),
+            unix.Port(b"/7", EchoFactory(Echo), reactor=reactor),
+        ):
+            error = self.assertRaises(intercept.PortOpened, port.startListening)
+            self.assertNotIsInstance(error, Exception)
+            self.assertRegex(str(error), "it listens on port .*7'? while it is imported")
+        interception.binder = FakeBinder()  # type: ignore[assignment]
+        port = tcp.Port(0, EchoFactory(Echo), 50, "127.0.0.1", reactor)
+        port.startListening()
+        self.addCleanup(port.socket.close)
+        self.assertEqual(list(interception.ports), [10])
 
 
 class ServiceTests(SessionTestCase):

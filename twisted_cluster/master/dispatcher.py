@@ -160,7 +160,8 @@ class Dispatcher:
 
     @ivar capacity: How many sockets the scheduled workers would take now,
         less those that wait for a new owner.
-    @ivar onCapacity: Called when C{capacity} rises from zero.
+    @ivar onCapacity: Called when C{capacity} rises from zero, or that of a
+        listener may have.
     @ivar onPlaced: Called when nothing waits for an owner any more.
     """
 
@@ -239,6 +240,9 @@ class Dispatcher:
         recipient.listeners = frozenset(listeners)
         self._compare()
         self._rebuild()
+        if recipient in self._scheduled:
+            # There is as much credit as before, but for other listeners.
+            self.onCapacity()
         self._place()
 
     def abandon(self, listener: int, reason: str) -> None:

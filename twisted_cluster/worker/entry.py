@@ -96,7 +96,11 @@ def runWorker(channel: socket.socket, plan: Preamble, binder: Binder) -> int:
     if plan.source.kind not in PROGRAMS:
         log.begin(plan.logTimes)
     installReactor(plan)
-    return work(channel, plan, binder)
+    from twisted_cluster.worker.intercept import Interception
+
+    interception = Interception(binder)
+    interception.install()
+    return work(channel, plan, interception)
 
 
 def installReactor(plan: Preamble) -> None:
@@ -127,17 +131,14 @@ def refuse(channel: socket.socket, error: AppLoadError) -> int:
     return 1
 
 
-def work(channel: socket.socket, plan: Preamble, binder: Binder, found: Any = None) -> int:
+def work(channel: socket.socket, plan: Preamble, interception: Any, found: Any = None) -> int:
     """
     Load the app, unless it is C{found} already, and serve it until the
     master, or its end, says to stop.
 
+    @param interception: Opens the app's ports.
     @return: The exit code.
     """
-    from twisted_cluster.worker.intercept import Interception
-
-    interception = Interception(binder)
-    interception.install()
     try:
         if plan.source.kind in PROGRAMS:
             return runProgram(channel, plan, interception)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import endpoints, tcp, udp, unix
@@ -44,12 +43,14 @@ class Interception:
     @ivar ports: By the number of the listener.
     @ivar datagrams: UDP ports likewise.
     @ivar watch: Hears of connections; set before the first one can come.
+    @ivar binder: Asks the master for ports; L{None} in a template, where
+        nobody may open any.
     """
 
     watch: IConnectionWatch
 
-    def __init__(self, binder: Binder) -> None:
-        self._binder = binder
+    def __init__(self, binder: Binder | None = None) -> None:
+        self.binder = binder
         self._orders: Counter[tuple[int, str]] = Counter()
         self._claims: dict[Any, Bound] = {}
         self._started = False
@@ -91,36 +92,44 @@ class Interception:
             port.doRead()
             port.stopReading()
 
+    def _ask(self, port: Any) -> Binder:
+        """
+        @raise PortOpened: if nobody may open C{port}.
+        """
+        if self.binder is None:
+            raise PortOpened(f"it listens on port {port!r} while it is imported")
+        return self.binder
+
     # Streams.
 
     def _startStream(self, original: Callable[[Any], None], port: Any) -> None:
+        binder = self._ask(port.port)
         bound = self._claims.pop(port, None)
         if bound is None:
             if port._preexistingSocket is not None or self._isLocal(port.port):
                 original(port)
                 return
-            bound = self._bindStream(port)
+            bound = self._bindStream(binder, port)
         self._adoptInto(port, bound)
         original(port)
         self._attach(port, bound)
 
-    def _bindStream(self, port: Any) -> Bound:
+    def _bindStream(self, binder: Binder, port: Any) -> Bound:
         order = self._order(port.interface) if port.port == 0 else 0
         try:
-            bound = self._binder.bind(
-                "tcp", port.interface, port.port, port.backlog or 50, order=order
-            )
+            bound = binder.bind("tcp", port.interface, port.port, port.backlog or 50, order=order)
         except CannotListenError as error:
             raise CannotListenError(port.interface, port.port, error.socketError) from error
         return self._refuseTwice(bound, port.interface, port.port)
 
     def _startPath(self, original: Callable[[Any], None], port: Any) -> None:
+        binder = self._ask(port._bindPath)
         bound = self._claims.pop(port, None)
         if bound is None:
             if port._preexistingSocket is not None:
                 original(port)
                 return
-            bound = self._bindPath(port)
+            bound = self._bindPath(binder, port)
         self._adoptInto(port, bound)
         port.lockFile = None
         # What Twisted's own does, less what touches the path.
@@ -132,13 +141,11 @@ class Interception:
         port.numberAccepts = 100
         self._attach(port, bound)
 
-    def _bindPath(self, port: Any) -> Bound:
+    def _bindPath(self, binder: Binder, port: Any) -> Bound:
         path = os.fsdecode(port._bindPath)
         absolute = path if path.startswith("\0") else os.path.abspath(path)
         try:
-            bound = self._binder.bind(
-                "unix", absolute, 0, port.backlog, port.mode, bool(port.wantPID)
-            )
+            bound = binder.bind("unix", absolute, 0, port.backlog, port.mode, bool(port.wantPID))
         except CannotListenError as error:
             raise CannotListenError(None, port._bindPath, error.socketError) from error
         return self._refuseTwice(bound, None, port._bindPath)
@@ -165,8 +172,11 @@ class Interception:
         self.ports[bound.listener] = AppPort(bound.listener, port, lambda: self.watch)
 
     def _streamLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
-        original(port, reason)
-        self._detach(port)
+        # Both the app and the session may have asked for it in the same turn,
+        # and Twisted's port ends as often as it is asked to.
+        if port.connected:
+            original(port, reason)
+            self._detach(port)
 
     def _pathLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
         if getattr(port, "clusterListener", None) is None:
@@ -181,7 +191,7 @@ class Interception:
             port.clusterListener = None
             port.__dict__.pop("startReading", None)
             del self.ports[listener]
-            self._binder.unbind(listener)
+            self._ask(port.port).unbind(listener)
 
     # Sockets that somebody else has bound.
 
@@ -191,7 +201,7 @@ class Interception:
         def fromListeningDescriptor(cls: Any, reactor: Any, fd: int, *arguments: Any) -> Any:
             if kernel.isListening(fd) and not self._isOurs(fd):
                 return original(cls, reactor, fd, *arguments)
-            bound = self._binder.bind("descriptor", "", fd)
+            bound = self._ask(fd).bind("descriptor", "", fd)
             port = original(cls, reactor, bound.socket.fileno(), *arguments)
             port._preexistingSocket.close()
             self._claims[port] = self._refuseTwice(bound, None, fd)
@@ -205,13 +215,14 @@ class Interception:
     # Datagrams.
 
     def _bindDatagram(self, original: Callable[[Any], None], port: Any) -> None:
+        binder = self._ask(port.port)
         shared = type(port) is udp.Port and port._preexistingSocket is None
         if not shared or port.port == 0:
             original(port)
         elif self._started:
             _bindLocally(original, port)
         else:
-            bound = self._binder.bind("udp", port.interface, port.port)
+            bound = binder.bind("udp", port.interface, port.port)
             self._refuseTwice(bound, port.interface, port.port)
             port._preexistingSocket = bound.socket
             original(port)
@@ -231,7 +242,7 @@ class Interception:
         if listener is not None:
             port.clusterListener = None
             del self.datagrams[listener]
-            self._binder.unbind(listener)
+            self._ask(port.port).unbind(listener)
 
     # What to share.
 
@@ -288,25 +299,3 @@ class PortOpened(BaseException):
     The app has opened a port where it must not: while it is imported for all
     workers.  Not an ordinary exception, lest the app takes it for one.
     """
-
-
-@contextmanager
-def refusal() -> Iterator[None]:
-    """
-    Let nobody open a port.  For use in the template.
-
-    @raise PortOpened: from within, where somebody does.
-    """
-
-    def refuse(original: Any, port: Any) -> None:
-        raise PortOpened(f"it listens on port {port.port!r} while it is imported")
-
-    kinds = [(tcp.Port, "startListening"), (unix.Port, "startListening"), (udp.Port, "_bindSocket")]
-    originals = [(kind, name, getattr(kind, name)) for kind, name in kinds]
-    for kind, name in kinds:
-        _patch(kind, name, refuse)
-    try:
-        yield
-    finally:
-        for kind, name, original in originals:
-            setattr(kind, name, original)

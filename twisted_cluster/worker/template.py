@@ -147,6 +147,7 @@ class Template:
         self._finishing = False
         self._poll = select.poll()
         self.children: dict[int, int] = {}
+        self.interception = intercept.Interception()
         self.found: Any = None
         self.failure: AppLoadError | None = None
 
@@ -156,8 +157,9 @@ class Template:
         """
         why = None
         try:
-            with intercept.refusal():
-                self.found = programs.preload(self._plan.source)
+            # For all workers at once: each would copy what it changes.
+            self.interception.install()
+            self.found = programs.preload(self._plan.source)
         except AppLoadError as error:
             self.failure = error
         except intercept.PortOpened as opened:
@@ -259,10 +261,17 @@ class Template:
         for target, output in zip((2, 1), reversed(outputs)):
             os.dup2(output, target)
             os.close(output)
-        return lambda: runForked(socket.socket(fileno=channel), self.found, self.failure)
+        return lambda: runForked(
+            socket.socket(fileno=channel), self.interception, self.found, self.failure
+        )
 
 
-def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) -> int:
+def runForked(
+    channel: socket.socket,
+    interception: intercept.Interception,
+    found: Any,
+    failure: AppLoadError | None,
+) -> int:
     """
     Serve the app that the template has imported.  Runs in a forked worker.
 
@@ -271,7 +280,7 @@ def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     channel.set_inheritable(False)
     try:
-        plan, binder = entry.receive(channel)
+        plan, interception.binder = entry.receive(channel)
     except (OSError, PeerError):
         return entry.NO_MASTER
     context.current().enter(context.Role.WORKER, plan.slot, plan.generation)
@@ -281,7 +290,7 @@ def runForked(channel: socket.socket, found: Any, failure: AppLoadError | None) 
         return entry.refuse(channel, failure)
     _reseed()
     refreshReactor()
-    return entry.work(channel, plan, binder, found)
+    return entry.work(channel, plan, interception, found)
 
 
 def _reseed() -> None:
