@@ -27,6 +27,7 @@ from twisted_cluster.wire.messages import (
     Kind,
     checkTopic,
     decode,
+    whole,
 )
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
 
@@ -200,11 +201,11 @@ class Messages:
         what = f"call {topic!r} of slot {slot}"
         try:
             worker = self._find(slot, what)
-            values.encode(value)
-            number, answer = self._questions.ask(what, worker, timeout)
+            number = self._questions.number()
             packet = self._packet(Kind.CALL, number, slot, topic, value)
-        except (AppError, CallFailed) as error:
+        except (AppError, CallFailed, QueueFull) as error:
             return fail(error)
+        answer = self._questions.ask(number, what, worker, timeout)
         if not self._deliver(worker, packet):
             self._questions.failed(number, worker, "it does not read; look at its CPU use and log")
         return answer
@@ -221,8 +222,8 @@ class Messages:
             return fail(CallFailed(f"tell slot {worker.slot}", "its channel is gone"))
         # The same goes to each worker: make it once.
         if self._last is None or self._last[0] != topic or self._last[1] is not data:
-            envelope = Envelope(Kind.MESSAGE, 0, MASTER, worker.slot, 0.0, topic, data)
-            self._last = (topic, data, Packet(STATE_LANE, envelope.encode()))
+            head = Envelope(Kind.MESSAGE, 0, MASTER, worker.slot, 0.0, topic, b"").encode()
+            self._last = (topic, data, Packet(STATE_LANE, data, head))
         return outbox.send(self._last[2])
 
     def _publish(self, topic: str, encoded: bytes) -> Deferred[int]:
@@ -255,15 +256,15 @@ class Messages:
         """
         head = decode(parts[0])
         if lane == STATE_LANE:
-            self.onReserved(worker, head.topic, _whole(parts).value)
+            self.onReserved(worker, head.topic, whole(parts).value)
         elif head.kind in (Kind.RESULT, Kind.FAILURE):
             self._answered(worker, head, parts)
         elif head.target == MASTER:
-            self._handle(worker, _whole(parts))
+            self._handle(worker, whole(parts))
         elif head.kind is Kind.CALL:
             self._relayCall(worker, head, parts)
         elif head.target == EVERYWHERE:
-            self._relayEverywhere(worker, _whole(parts))
+            self._relayEverywhere(worker, whole(parts))
         else:
             self._relay(worker, head, parts)
 
@@ -274,9 +275,9 @@ class Messages:
             answer = head._replace(number=relay.number, sender=worker.slot)
             self._deliver(relay.caller, _redirected(answer, parts))
         elif head.kind is Kind.RESULT:
-            self._questions.answered(head.number, worker, _whole(parts).value)
+            self._questions.answered(head.number, worker, whole(parts).value)
         else:
-            self._questions.failed(head.number, worker, _textOf(_whole(parts)))
+            self._questions.failed(head.number, worker, _textOf(whole(parts)))
 
     def _handle(self, worker: IMember, envelope: Envelope) -> None:
         message = Message(envelope.topic, values.decode(envelope.value), worker.slot, worker)
@@ -372,8 +373,9 @@ class Messages:
 
     def _packet(self, kind: Kind, number: int, target: int, topic: str, value: Any) -> Packet:
         checkTopic(topic, RESERVED)
-        envelope = Envelope(kind, number, MASTER, target, 0.0, topic, values.encode(value))
-        return Packet(APP_LANE, envelope.encode())
+        tag, rest = values.encodeApart(value)
+        head = Envelope(kind, number, MASTER, target, 0.0, topic, tag).encode()
+        return Packet(APP_LANE, rest, head)
 
     def _find(self, slot: int, what: str) -> IMember:
         for worker in self._ready():
@@ -409,10 +411,6 @@ _FULL = "too much waits for its worker to read; send less, or wait for each mess
 
 def _ended(worker: IMember) -> str:
     return f"the worker of slot {worker.slot} has ended"
-
-
-def _whole(parts: Sequence[bytes]) -> Envelope:
-    return decode(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _redirected(head: Envelope, parts: Sequence[bytes]) -> Packet:

@@ -56,19 +56,19 @@ class Questions:
         self._count += 1
         return self._count
 
-    def ask(self, what: str, about: Any, timeout: float | None) -> tuple[int, Deferred[Any]]:
+    def ask(self, number: int, what: str, about: Any, timeout: float | None) -> Deferred[Any]:
         """
         Wait for an answer.
 
+        @param number: Of the question, as L{number} gave it.
         @param timeout: For how many seconds; L{None}: as long as it takes.
-        @return: The number of the question, and a Deferred of the value; it
-            fails with L{CallFailed} or L{CallTimedOut}.
+        @return: A Deferred of the value; it fails with L{CallFailed} or
+            L{CallTimedOut}.
         """
-        number = self.number()
         question = self._waiting[number] = Question(what, about)
         if timeout is not None:
             question.timer = self._clock.callLater(timeout, self._expire, number, timeout)
-        return number, question.answer
+        return question.answer
 
     def answered(self, number: int, about: Any, value: bytes) -> None:
         """

@@ -6,6 +6,7 @@ what.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -91,6 +92,16 @@ def decode(data: bytes) -> Envelope:
         return Envelope(Kind(kind), number, sender, target, timeout, topic, data[start:])
     except (struct.error, ValueError) as error:
         raise PeerError(f"a message that makes no sense: {error}") from error
+
+
+def whole(parts: Sequence[bytes]) -> Envelope:
+    """
+    The same of what has come in parts.
+
+    @raise PeerError: as L{decode}.
+    """
+    head = decode(parts[0])
+    return head if len(parts) == 1 else head._replace(value=b"".join((head.value, *parts[1:])))
 
 
 def checkTopic(topic: str, reserved: str) -> None:

@@ -88,22 +88,26 @@ class Packet:
 
     __slots__ = ("_boxes", "_parts", "count", "lane", "size")
 
-    def __init__(self, lane: int, data: bytes) -> None:
+    def __init__(self, lane: int, data: bytes, head: bytes = b"") -> None:
         """
-        @raise QueueFull: if C{data} is larger than any message may be.
+        @param data: The message; a large one is not copied here.
+        @param head: What comes before it, less than L{CHUNK}.
+        @raise QueueFull: if it is larger than any message may be.
         """
         self.lane = lane
-        self.size = len(data)
+        self.size = len(head) + len(data)
         self._boxes: list[bytes | None]
         self._parts: Sequence[bytes | memoryview]
         if self.size <= CHUNK:
             self.count = 1
-            self._boxes = [_box(_LAST[lane], data)]
+            self._boxes = [_box(_LAST[lane], head + data)]
             return
         if self.size > MAX_MESSAGE:
             raise QueueFull(f"a message has {self.size} bytes, of {MAX_MESSAGE} that it may have")
         view = memoryview(data)
-        self._setParts([view[start : start + CHUNK] for start in range(0, self.size, CHUNK)])
+        first = CHUNK - len(head)
+        rest = [view[start : start + CHUNK] for start in range(first, len(data), CHUNK)]
+        self._setParts([head + data[:first], *rest])
 
     @classmethod
     def fromParts(cls, lane: int, parts: Sequence[bytes]) -> Packet:

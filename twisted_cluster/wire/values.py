@@ -9,6 +9,7 @@ Usable in any process.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from twisted_cluster.errors import AppError, PeerError
@@ -24,16 +25,26 @@ def encode(value: Any) -> bytes:
 
     @raise AppError: if it is neither.
     """
+    return b"".join(encodeApart(value))
+
+
+def encodeApart(value: Any) -> tuple[bytes, bytes]:
+    """
+    The same in two pieces, the first byte and the rest, so that what is large
+    need not be copied.
+
+    @raise AppError: as L{encode}.
+    """
     kind = type(value)
     if kind is bytes:
-        return b"b" + value  # type: ignore[no-any-return]
+        return b"b", value
     if kind is int:
-        return b"i%d" % value
+        return b"i", b"%d" % value
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return b"b" + bytes(value)
+        return b"b", bytes(value)
     try:
         _checkKeys(value)
-        return b"j" + _encodeText(value).encode("utf-8")
+        return b"j", _encodeText(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise AppError(
             f"can't send a {kind.__name__}: {error}; send bytes, or what JSON can express"
@@ -57,6 +68,17 @@ def decode(data: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise PeerError(f"a value that makes no sense: {error}") from error
     raise PeerError(f"a value that begins with {tag!r}")
+
+
+def decodeParts(parts: Sequence[bytes]) -> Any:
+    """
+    The same of what has come in parts.  Bytes are copied only once.
+
+    @raise PeerError: as L{decode}.
+    """
+    if len(parts) > 1 and parts[0][:1] == b"b":
+        return b"".join((parts[0][1:], *parts[1:]))
+    return decode(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _checkKeys(value: Any) -> None:

@@ -4,7 +4,7 @@ The worker's end of the messages between processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import AppError, ChannelLost, PeerError, QueueFull
 from twisted_cluster.interfaces import RESERVED, Message
 from twisted_cluster.wire import courier, values
-from twisted_cluster.wire.messages import MASTER, Envelope, Kind, checkTopic, decode
+from twisted_cluster.wire.messages import MASTER, Envelope, Kind, checkTopic, decode, whole
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
 
 _NOTHING = object()
@@ -63,8 +63,8 @@ class WorkerMessages:
         """
         Send something about state, cache or leases, in the order of the calls.
         """
-        envelope = Envelope(Kind.MESSAGE, 0, MASTER, MASTER, 0.0, topic, data)
-        return self._outbox.send(Packet(STATE_LANE, envelope.encode()))
+        head = Envelope(Kind.MESSAGE, 0, MASTER, MASTER, 0.0, topic, b"").encode()
+        return self._outbox.send(Packet(STATE_LANE, data, head))
 
     def lost(self) -> None:
         """
@@ -73,36 +73,39 @@ class WorkerMessages:
         self._outbox.lost()
         self._questions.lost(_NOTHING, "the master is gone")
 
-    def received(self, lane: int, data: bytes) -> None:
+    def received(self, lane: int, parts: Sequence[bytes]) -> None:
         """
         A message has come.
 
         @raise PeerError: if it makes no sense.
         """
-        envelope = decode(data)
+        head = decode(parts[0])
+        if head.kind in (Kind.MESSAGE, Kind.CALL) and lane == APP_LANE:
+            self._handle(head, parts)
+            return
+        envelope = whole(parts)
         if lane == STATE_LANE:
             self.onReserved(envelope.topic, envelope.value)
         elif envelope.kind is Kind.RESULT:
             self._questions.answered(envelope.number, _NOTHING, envelope.value)
-        elif envelope.kind is Kind.FAILURE:
+        else:
             reason = values.decode(envelope.value)
             if not isinstance(reason, str):
                 raise PeerError("a failure without a text")
             self._questions.failed(envelope.number, _NOTHING, reason)
-        else:
-            self._handle(envelope)
 
     def _ask(
         self, kind: Kind, what: str, target: int, topic: str, value: Any, timeout: float | None
     ) -> Deferred[Any]:
         try:
             checkTopic(topic, RESERVED)
-            encoded = values.encode(value)
-            number, answer = self._questions.ask(what, _NOTHING, timeout)
-            envelope = Envelope(kind, number, MASTER, target, timeout or 0.0, topic, encoded)
-            packet = Packet(APP_LANE, envelope.encode())
+            tag, rest = values.encodeApart(value)
+            number = self._questions.number()
+            head = Envelope(kind, number, MASTER, target, timeout or 0.0, topic, tag)
+            packet = Packet(APP_LANE, rest, head.encode())
         except (AppError, QueueFull) as error:
             return fail(error)
+        answer = self._questions.ask(number, what, _NOTHING, timeout)
         self._outbox.send(packet).addErrback(self._notSent, number)
         return answer
 
@@ -110,7 +113,11 @@ class WorkerMessages:
         failure.trap(QueueFull, ChannelLost)
         self._questions.failed(number, _NOTHING, failure.getErrorMessage())
 
-    def _handle(self, envelope: Envelope) -> None:
+    def _handle(self, envelope: Envelope, parts: Sequence[bytes]) -> None:
+        """
+        @param envelope: The head, with as much of the value as is in the first
+            of C{parts}.
+        """
         sender = None if envelope.sender == MASTER else envelope.sender
         handler = self._handlers.find(envelope.topic)
         if handler is None:
@@ -119,7 +126,8 @@ class WorkerMessages:
             if envelope.kind is Kind.CALL:
                 self._refuse(envelope, f"its app handles no {envelope.topic!r}")
             return
-        message = Message(envelope.topic, values.decode(envelope.value), sender)
+        value = values.decodeParts((envelope.value, *parts[1:]))
+        message = Message(envelope.topic, value, sender)
         done = courier.run(handler, message)
         if envelope.kind is Kind.CALL:
             done.addCallback(values.encode)

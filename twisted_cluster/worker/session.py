@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import IProcess, IService
@@ -121,7 +121,7 @@ class WorkerSession(Channel):
 
     def _messageReceived(self, lane: int, parts: Sequence[bytes]) -> None:
         assert self.messages is not None
-        self.messages.received(lane, parts[0] if len(parts) == 1 else b"".join(parts))
+        self.messages.received(lane, parts)
 
     # Beginning.
 
@@ -173,7 +173,19 @@ class WorkerSession(Channel):
         """
         Invariant 4: a worker has the snapshot before it is Ready.
         """
+        self.shared.begun.addCallback(lambda _: self._callAll(context.current().begin()))
         return self.shared.begun.addCallback(lambda _: self._becomeReady())
+
+    def _callAll(self, calls: Iterable[Callable[[], object]]) -> None:
+        """
+        Call what the app wants called; one that fails must not keep the others
+        from it.
+        """
+        for call in calls:
+            maybeDeferred(call).addErrback(self._hookFailed)
+
+    def _hookFailed(self, failure: Failure) -> None:
+        self.log.failure("what the app wanted called failed", failure)
 
     def _becomeReady(self) -> None:
         self._beat.start(self._plan.heartbeat)
@@ -394,6 +406,7 @@ class WorkerSession(Channel):
         acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
             acceptor.connectionLost(Failure(ConnectionDone()))
+        self._callAll(context.current().drainCalls)
         self._migrate = migrate
         self._patience = self._reactor.seconds() + grace
         self._interception.pauseDatagrams()
