@@ -25,7 +25,7 @@ PATIENCE = 60.0
 resource = hello.resource
 here = twisted_cluster.current()
 blocks = 0
-delays = []
+delays: list[int] = []
 
 # In the workers.
 
@@ -63,7 +63,7 @@ async def size(message):
     How many characters there are in the state, read when it is that of the
     mark that the message has.
     """
-    marked = Deferred()
+    marked: Deferred[None] = Deferred()
     if here.state.get("mark") != message.value:
         forget = here.state.watch("mark", lambda key, mark: marked.callback(None))
         await marked
@@ -81,9 +81,12 @@ class Control(LineOnlyReceiver):
 
     delimiter = b"\n"
 
+    def __init__(self, service):
+        self.service = service
+
     def lineReceived(self, line):
         command = json.loads(line)
-        do = getattr(self.factory.service, "do_" + command.pop("do"))
+        do = getattr(self.service, "do_" + command.pop("do"))
         done = ensureDeferred(do(**command))
         done.addErrback(lambda failure: {"error": failure.getTraceback()})
         done.addCallback(lambda answer: self.sendLine(json.dumps(answer).encode()))
@@ -96,9 +99,8 @@ class Broadcaster(ClusterService):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        factory = Factory.forProtocol(Control)
+        factory = Factory.forProtocol(lambda: Control(self))
         factory.noisy = False
-        factory.service = self
         UNIXServer("control", factory).setServiceParent(self)
 
     async def do_rate(self, count):
