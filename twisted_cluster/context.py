@@ -52,6 +52,9 @@ class Context:
         self.handlers: dict[str, Callable[[Any], Any]] = {}
         self.messenger: Any = None
         self._commons: Commons | None = None
+        self._starts: list[Callable[[], object]] = []
+        self._drains: list[Callable[[], object]] = []
+        self._begun = False
 
     def __repr__(self) -> str:
         return f"<{self.role.value} slot={self.slot} generation={self.generation}>"
@@ -186,6 +189,39 @@ class Context:
     def messageHandlers(self) -> tuple[MessageHandler, ...]:
         """What L{onMessage} has registered, in order."""
         return tuple(self._handlers)
+
+    def onStart(self, call: Callable[[], object]) -> None:
+        """
+        Have C{call} called when this worker has the state and is about to be
+        Ready: at once, if it is already.  Outside of a worker it is never
+        called.
+        """
+        if self._begun:
+            call()
+        else:
+            self._starts.append(call)
+
+    def onDrain(self, call: Callable[[], object]) -> None:
+        """
+        Have C{call} called when this worker begins to drain: what it holds for
+        all of them is better let go then.
+        """
+        self._drains.append(call)
+
+    def begin(self) -> tuple[Callable[[], object], ...]:
+        """
+        Declare that this worker has the state.  Called by its session.
+
+        @return: What L{onStart} was given.
+        """
+        self._begun = True
+        starts, self._starts = tuple(self._starts), []
+        return starts
+
+    @property
+    def drainCalls(self) -> tuple[Callable[[], object], ...]:
+        """What L{onDrain} was given, in order."""
+        return tuple(self._drains)
 
     def enter(self, role: Role, slot: int | None, generation: int) -> None:
         """
