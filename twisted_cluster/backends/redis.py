@@ -329,9 +329,13 @@ class RedisBackend:
         self._taking = True
         self._held = []
         try:
-            keys = [self._name("meta"), self._name("state")]
-            answer = await session.run(scripts.SNAPSHOT, keys, (uuid.uuid4().hex,))
-            epoch, version, *items = unpack(answer)
+            standing = scripts.STANDING.source
+            (epoch, version), items = await session.atOnce(
+                [
+                    ("EVAL", standing, 1, self._name("meta"), uuid.uuid4().hex),
+                    ("HGETALL", self._name("state")),
+                ]
+            )
         finally:
             self._taking = False
         if self._session is not session:

@@ -15,13 +15,15 @@ from twisted_cluster.errors import PeerError
 MAX_LINE = 65_536
 """The bytes that a reply without a length may have."""
 
-_MISSING = object()
+_MISSING, _BEGUN = object(), object()
+
+_STRANGE = "a reply that is not Redis's"
 
 
 class Reader:
     """
     Cuts a stream of bytes into replies.  Strings are C{bytes}, absent ones
-    L{None}, arrays lists.
+    L{None}, arrays lists.  Bytes are looked at once however they arrive.
     """
 
     def __init__(self, makeError: Callable[[str], Any]) -> None:
@@ -31,6 +33,8 @@ class Reader:
         self._makeError = makeError
         self._data = bytearray()
         self._at = 0
+        self._length: int | None = None
+        self._arrays: list[tuple[int, list[Any]]] = []
 
     def feed(self, data: bytes) -> list[Any]:
         """
@@ -41,66 +45,75 @@ class Reader:
         """
         self._data += data
         replies = []
-        while (reply := self._next()) is not _MISSING:
-            replies.append(reply)
+        while (item := self._item()) is not _MISSING:
+            reply = self._placed(item)
+            if reply is not _MISSING:
+                replies.append(reply)
+        del self._data[: self._at]
+        self._at = 0
         return replies
 
-    def _next(self) -> Any:
+    def _placed(self, item: Any) -> Any:
         """
-        The next reply.  The stream goes on behind it only if it is complete.
-        """
-        start = self._at
-        reply = self._reply()
-        if reply is _MISSING:
-            # What was read is dropped here, once for all replies of a turn.
-            del self._data[:start]
-            self._at = 0
-        return reply
+        Put an item where it belongs.
 
-    def _reply(self) -> Any:
+        @return: The reply that is complete with it, if any.
+        """
+        while self._arrays:
+            wanted, items = self._arrays[-1]
+            if item is not _BEGUN:
+                items.append(item)
+            if len(items) < wanted:
+                return _MISSING
+            self._arrays.pop()
+            item = items
+        return item
+
+    def _item(self) -> Any:
+        """
+        The next item that is no array, or C{_BEGUN} for the beginning of one.
+        """
+        if self._length is not None:
+            return self._string(self._length)
         end = self._data.find(b"\r\n", self._at, self._at + MAX_LINE)
         if end < 0:
             if len(self._data) - self._at > MAX_LINE:
-                raise PeerError("a reply that is not Redis's")
+                raise PeerError(_STRANGE)
             return _MISSING
-        kind, line = self._data[self._at], bytes(self._data[self._at + 1 : end])
+        kind, line = self._data[self._at : self._at + 1], self._data[self._at + 1 : end]
         self._at = end + 2
-        if kind == ord("$"):
-            return self._string(_number(line))
-        if kind == ord("*"):
-            return self._array(_number(line))
-        if kind == ord(":"):
+        if kind == b"$":
+            length = _number(line)
+            return None if length < 0 else self._string(length)
+        if kind == b"*":
+            return self._begin(_number(line))
+        if kind == b":":
             return _number(line)
-        if kind == ord("+"):
-            return line
-        if kind == ord("-"):
+        if kind == b"+":
+            return bytes(line)
+        if kind == b"-":
             return self._makeError(line.decode("utf-8", "replace"))
-        raise PeerError("a reply that is not Redis's")
+        raise PeerError(_STRANGE)
 
     def _string(self, length: int) -> Any:
-        if length < 0:
-            return None
         start, end = self._at, self._at + length
         if end + 2 > len(self._data):
+            self._length = length
             return _MISSING
+        self._length = None
         self._at = end + 2
         with memoryview(self._data) as view:
             return bytes(view[start:end])
 
-    def _array(self, length: int) -> Any:
+    def _begin(self, length: int) -> Any:
         if length < 0:
             return None
-        items = []
-        for _ in range(length):
-            item = self._reply()
-            if item is _MISSING:
-                return _MISSING
-            items.append(item)
-        return items
+        self._arrays.append((length, []))
+        return _BEGUN
 
 
-def _number(line: bytes) -> int:
+def _number(line: bytes | bytearray) -> int:
     try:
         return int(line)
     except ValueError:
-        raise PeerError("a reply that is not Redis's") from None
+        raise PeerError(_STRANGE) from None

@@ -3,8 +3,7 @@ What Redis does for the cluster, as scripts that it runs each in one go, and
 how they speak.
 
 Values go in and out as fields: a length of four bytes, then the bytes; the
-largest length of all stands for what is absent.  A script answers with all its
-fields in one string, since that is what the client reads fastest.
+largest length of all stands for what is absent.
 
 Lua counts in floating point, so sums are left to Redis, which has all 64 bits.
 """
@@ -177,18 +176,15 @@ increments; then key, whether there is a value, value for each of the first
 two, and key, step for each of the last.
 """
 
-SNAPSHOT = Script(
-    2,
+STANDING = Script(
+    1,
     r"""
-local epoch, version = standing(KEYS[1], ARGV[1])
-local parts = redis.call('HGETALL', KEYS[2])
-for index = 1, #parts do parts[index] = field(parts[index]) end
-return field(epoch) .. field(version) .. table.concat(parts)
+return {standing(KEYS[1], ARGV[1])}
 """,
 )
 """
-The whole state.  Keys: those of the meta data and the state.  Arguments: a
-candidate for the epoch.
+How far the state has got: epoch and version.  Key: that of the meta data.
+Arguments: a candidate for the epoch.
 """
 
 BEAT = Script(

@@ -174,6 +174,18 @@ class Session:
             done.errback(Failure(error))
         return done.addErrback(_translated)
 
+    def atOnce(self, commands: Iterable[Sequence[Argument]]) -> Deferred[list[Any]]:
+        """
+        Have the server carry out commands with nothing in between.
+
+        @return: A Deferred of the answers; it fails as that of L{command}, if
+            one of them can't be carried out too.
+        """
+        for command in (("MULTI",), *commands):
+            # If it is refused, so is the whole.
+            self.command(*command).addErrback(_passOver)
+        return self.command("EXEC").addCallback(_allWell)
+
     def run(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
     ) -> Deferred[Any]:
@@ -192,6 +204,19 @@ class Session:
             return self.command(b"EVAL", script.source, *rest)
 
         return self.command(b"EVALSHA", script.digest, *rest).addErrback(unknown)
+
+
+def _allWell(answers: Any) -> list[Any]:
+    if not isinstance(answers, list):
+        raise ServerRefused(f"it answered {answers!r}")
+    for answer in answers:
+        if isinstance(answer, txredisapi.ResponseError):
+            raise ServerRefused(str(answer).strip())
+    return answers
+
+
+def _passOver(failure: Failure) -> None:
+    failure.trap(ServerRefused, SessionLost)
 
 
 def endpointFor(reactor: Any, url: StateUrl) -> IStreamClientEndpoint:
