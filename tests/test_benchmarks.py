@@ -5,6 +5,7 @@ Tests of what the benchmarks do with what they have measured.
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from docutils.nodes import row
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import keepalive, load, machine, process, report, run, stats
+from benchmarks import keepalive, load, machine, process, report, run, servers, stats
+from benchmarks.measurements import broadcast
 
 AB = """\
 This is ApacheBench, Version 2.3 <$Revision: 1923142 $>
@@ -171,6 +173,32 @@ class StatsTests(SynchronousTestCase):
         Nothing has no median.
         """
         self.assertRaises(ValueError, stats.median, [])
+
+    def test_percentile(self) -> None:
+        """
+        It is one of the samples, the first that enough others are not above.
+        """
+        samples = [float(number) for number in range(200, 0, -1)]
+        found = [stats.percentile(samples, percent) for percent in (0, 0.5, 50, 99, 100)]
+        self.assertEqual(found, [1.0, 1.0, 100.0, 198.0, 200.0])
+        self.assertEqual(stats.percentile([7.0], 99), 7.0)
+
+    def test_percentileOfNothing(self) -> None:
+        """
+        Nothing has none.
+        """
+        self.assertRaises(ValueError, stats.percentile, [], 50)
+
+    @given(strategies.lists(strategies.floats(0, 1e3), min_size=1), strategies.integers(1, 100))
+    def test_percentileHolds(self, samples: list[float], percent: int) -> None:
+        """
+        As many samples as it says are not above it, and with the next smaller
+        one it would be fewer.
+        """
+        found = stats.percentile(samples, percent)
+        needed = len(samples) * percent / 100
+        self.assertGreaterEqual(sum(one <= found for one in samples), needed)
+        self.assertLess(sum(one < found for one in samples), needed)
 
     def test_ratioOfPairs(self) -> None:
         """
@@ -497,6 +525,109 @@ class ReportTests(SynchronousTestCase):
             report.BEGIN * 2 + report.END,
         ):
             self.assertRaises(ValueError, report.replaceBlock, text, "new")
+
+
+def _sampleOf(perCpu: float, quiet: list[float], steady: list[float]) -> broadcast.Sample:
+    return broadcast.Sample(
+        perCpu,
+        rate=9000.0,
+        told=[100.0, 300.0],
+        called=[200.0],
+        state=0.5,
+        stateCpu=0.25,
+        quiet=quiet,
+        steady=steady,
+        large=[40.0],
+    )
+
+
+class BroadcastTests(SynchronousTestCase):
+    """
+    L{broadcast}.
+    """
+
+    def setUp(self) -> None:
+        samples = {
+            servers.OURS: [
+                _sampleOf(50_000.0, [1.0], [3.0]),
+                _sampleOf(40_000.0, [2.0], [3.0]),
+                _sampleOf(30_000.0, [4.0], [4.0]),
+            ],
+            servers.NODE: [_sampleOf(20_000.0, [1.0], [5.0])] * 3,
+        }
+        self.result = broadcast.result(samples, broadcast.Amounts(20_000, 200, 1.0))
+
+    def test_goals(self) -> None:
+        """
+        What is compared is compared within each round.
+        """
+        self.assertEqual([goal.value for goal in self.result.goals], [2.0, 1.5])
+        self.assertTrue(all(goal.met for goal in self.result.goals))
+
+    def test_table(self) -> None:
+        """
+        Each row has a figure of either.
+        """
+        rows = {what: figures for what, *figures in self.result.rows}
+        self.assertEqual(self.result.columns, ("", servers.OURS, servers.NODE))
+        self.assertEqual(
+            rows["Broadcasts per CPU second of the master"], ["40,000", "20,000"], list(rows)
+        )
+        self.assertEqual(rows["Broadcast, p50, µs"], ["100", "100"])
+        self.assertEqual(rows["Broadcast, p99, µs"], ["300", "300"])
+        self.assertEqual(
+            rows["Connection, p99, a large message, by that when nothing goes on"], ["20", "40"]
+        )
+
+    def test_published(self) -> None:
+        """
+        It survives the way through JSON, and makes a valid page.
+        """
+        again = report.fromJson(json.loads(json.dumps(report.toJson(self.result))))
+        page = report.page([again], "2 CPUs")
+        publish_doctree(page, settings_overrides={"halt_level": 2, "report_level": 2})
+
+    def test_answers(self) -> None:
+        """
+        A server that failed, or ended, is an error that shows what it said.
+        """
+        self.assertEqual(broadcast.parseAnswer(b'{"cpu": 1.5}\n'), {"cpu": 1.5})
+        self.assertEqual(broadcast.parseAnswer(b"[1, 2]\n"), [1, 2])
+        error = self.assertRaises(
+            process.MeasurementError, broadcast.parseAnswer, b'{"error": "no worker"}\n'
+        )
+        self.assertIn("no worker", str(error))
+        self.assertRaises(process.MeasurementError, broadcast.parseAnswer, b"")
+
+    def test_lostBroadcasts(self) -> None:
+        """
+        A worker that did not get everything spoils the figures.
+        """
+        broadcast.checkBlocks({"blocks": [5] * broadcast.WORKERS}, 5)
+        for blocks in ([5] * (broadcast.WORKERS - 1), [5] * (broadcast.WORKERS - 1) + [4]):
+            self.assertRaises(
+                process.MeasurementError, broadcast.checkBlocks, {"blocks": blocks}, 5
+            )
+
+    def test_control(self) -> None:
+        """
+        A command is a line of JSON, and is known to be answered when it is.
+        """
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(Path(directory.name, "control")))
+            listening.listen()
+            with broadcast.Control(Path(directory.name)) as control:
+                server, _ = listening.accept()
+                with server, server.makefile("rb") as lines:
+                    control.start("rate", count=3)
+                    command = json.loads(lines.readline())
+                    self.assertFalse(control.answered)
+                    server.sendall(b"[7]\n")
+                    self.assertTrue(control.answered)
+                    self.assertEqual(control.finish(), [7])
+        self.assertEqual(command, {"do": "rate", "count": 3})
 
 
 class RunTests(SynchronousTestCase):
