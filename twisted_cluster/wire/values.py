@@ -64,7 +64,7 @@ def decode(data: bytes) -> Any:
         if tag == b"i":
             return int(data[1:])
         if tag == b"j":
-            return json.loads(data[1:])
+            return json.loads(data[1:].decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"a value that makes no sense: {error}") from error
     raise PeerError(f"a value that begins with {tag!r}")
