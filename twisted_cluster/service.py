@@ -298,6 +298,8 @@ class ClusterService(MultiService):
         Spawn the workers.
         """
         self._bind()
+        # Services of a subclass may write to the state as soon as they start.
+        self._master.share()
         super().startService()
         self._reactor.callWhenRunning(self._signals.install)
         self._master.start()

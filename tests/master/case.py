@@ -101,6 +101,7 @@ class ClusterTestCase(SynchronousTestCase):
         """
         master = self.make(**options)
         master.bind()
+        master.share()
         master.start()
         return master
 

@@ -62,6 +62,7 @@ class BindTests(ClusterTestCase):
         """
         self.make(workers=1, listen=(LOCAL, LOCAL, LOCAL), credit=2)
         self.master.bind()
+        self.master.share()
         self.master.start()
         for listener in self.master._listeners.named:
             for _ in range(12):
@@ -501,6 +502,7 @@ class SubscriberTests(ClusterTestCase):
         self.make(workers=2)
         self.master.events.subscribe(broken)
         self.master.bind()
+        self.master.share()
         self.master.start()
         self.readyAll()
         self.spawner.latest(0).die()
@@ -528,6 +530,7 @@ class SubscriberTests(ClusterTestCase):
         self.make(workers=2)
         self.master.events.subscribe(curious)
         self.master.bind()
+        self.master.share()
         self.master.start()
         self.readyAll()
         self.readyAll()

@@ -217,6 +217,12 @@ class Master:
         """
         self._listeners.bindNamed(self._config.listen)
 
+    def share(self) -> None:
+        """
+        Begin to have a state; to be called before L{start}.
+        """
+        self.shared.start().addErrback(self._notShared)
+
     def start(self) -> None:
         """
         Spawn the workers.
@@ -224,7 +230,6 @@ class Master:
         self.sentinel.start()
         if self._strangers is not None:
             self._strangers.start()
-        self.shared.start().addErrback(self._notShared)
         self.hosts.start()
         # Before the first worker has credit, lest the master begin to accept.
         self._share()
