@@ -11,8 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.backends.contract import BackendContract, Listener
-from tests.backends.server import RedisServer, reactor, until
+from tests.backends.server import RedisServer, freePort, reactor, until
 from tests.support import Lines
+from tests.worker.test_tls import certificate
 from twisted_cluster.backends import redis
 from twisted_cluster.backends.redis import RedisBackend
 from twisted_cluster.backends.scripts import pack
@@ -230,6 +231,43 @@ class ReachingTests(_Case):
         )
         self.assertTrue(right.describe()["up"])
         self.assertEqual([line for line in lines.all() if "nope" in line or "cret" in line], [])
+
+    async def test_narrowAccess(self) -> None:
+        """
+        The access that the documentation recommends is enough.
+        """
+        rules = ("~twisted_cluster:{test}:*", "&twisted_cluster:{test}:*")
+        more = ("+@all", "-@admin", "-@dangerous")
+        self.server.command("ACL", "SETUSER", "app", "on", ">s3cret", *rules, *more)
+        text = f"redis://app:s3cret@127.0.0.1:{self.server.port}/0?name=test"
+        backend, listener = await self.begin(parseStateUrl(text))
+        await backend.write(Write("1", sets={"a": b"bx"}, increments={"n": 1}))
+        await backend.cacheSet("k", b"i1", 9.0)
+        self.assertEqual(await backend.cacheIncrement("k", 1, None), 2)
+        self.assertTrue(await backend.cacheDelete("k"))
+        self.assertIsNotNone(await backend.acquire("l", "a", 9.0))
+        self.assertTrue(await backend.renew("l", "a", 9.0))
+        self.assertTrue(await backend.release("l", "a"))
+        await backend.publish("t", b"x")
+        await until(lambda: listener.publications and listener.freed)
+
+    async def test_tls(self) -> None:
+        """
+        Over TLS, if the certificate is that of an authority to trust.
+        """
+        path = certificate(self.server.directory)
+        await self.server.kill()
+        tls = freePort()
+        await self.server.start(
+            *("--tls-port", str(tls), "--tls-cert-file", path, "--tls-key-file", path),
+            *("--tls-ca-cert-file", path, "--tls-auth-clients", "no"),
+        )
+        text = f"rediss://localhost:{tls}/0?name=test"
+        trusting, _ = await self.begin(parseStateUrl(f"{text}&ca={path}"))
+        await trusting.write(Write("1", sets={"a": b"bx"}))
+        careful, listener = self.make(parseStateUrl(text))
+        await until(lambda: listener.reached)
+        self.assertIn("certificate verify failed", careful.describe()["reason"])
 
     async def test_lateServer(self) -> None:
         """

@@ -46,8 +46,9 @@ class _Commands(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     def connectionLost(self, why: Failure) -> None:
         """The connection is gone; what was asked fails."""
-        super().connectionLost(why)
+        # First, since what fails with it does not say why.
         self._session.abort(f"the connection was lost: {_plain(why)}")
+        super().connectionLost(why)
 
 
 class _Feed(txredisapi.SubscriberProtocol):  # type: ignore[misc]
@@ -70,8 +71,9 @@ class _Feed(txredisapi.SubscriberProtocol):  # type: ignore[misc]
 
     def connectionLost(self, why: Failure) -> None:
         """The connection is gone."""
-        super().connectionLost(why)
+        # First, since what fails with it does not say why.
         self._session.abort(f"the connection was lost: {_plain(why)}")
+        super().connectionLost(why)
 
 
 class _Factory(Factory):
@@ -103,6 +105,7 @@ class Session:
         self._reactor = reactor
         self._url = url
         self._over = False
+        self._reason = ""
         self._commands = _Commands(self)
         self._feed = _Feed(self)
 
@@ -142,9 +145,8 @@ class Session:
         await self._feed.subscribe(channels)
 
     def _notOpened(self, failure: Failure) -> None:
-        reason = _plain(failure)
-        self.abort(reason)
-        raise SessionLost(reason) from None
+        self.abort(_plain(failure))
+        raise SessionLost(self._reason) from None
 
     def abort(self, reason: str) -> None:
         """
@@ -153,6 +155,7 @@ class Session:
         if self._over:
             return
         self._over = True
+        self._reason = reason
         for protocol in (self._commands, self._feed):
             if protocol.transport is not None:
                 protocol.transport.abortConnection()
