@@ -555,7 +555,7 @@ class BroadcastTests(SynchronousTestCase):
             ],
             servers.NODE: [_sampleOf(20_000.0, [1.0], [5.0])] * 3,
         }
-        self.result = broadcast.result(samples, broadcast.Amounts(20_000, 200, 1.0))
+        self.result = broadcast.result(samples, broadcast.Amounts(20_000, 200, 400, 1.0))
 
     def test_goals(self) -> None:
         """

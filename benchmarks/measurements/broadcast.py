@@ -73,12 +73,15 @@ class Amounts:
     Of what is done in each round.
 
     @ivar count: Broadcasts in a loop.
-    @ivar messages: Single messages, and connections when nothing goes on.
+    @ivar messages: Single messages.
+    @ivar connections: Connections when nothing goes on: about as many as there
+        are meanwhile under load.
     @ivar seconds: How long broadcasts come at a steady rate.
     """
 
     count: int
     messages: int
+    connections: int
     seconds: float
 
 
@@ -160,7 +163,9 @@ def measure(plan: Plan) -> Result:
     Beside Node, in turn.
     """
     rounds = plan.pick(3, 1)
-    amounts = Amounts(plan.pick(20_000, 1000), plan.pick(200, 20), plan.pick(10, 2) / 10)
+    amounts = Amounts(
+        plan.pick(20_000, 1000), plan.pick(200, 20), plan.pick(400, 50), plan.pick(10, 2) / 10
+    )
     with ExitStack() as running:
         contenders: dict[str, Callable[[], Sample]] = {}
         options = ("--service=benchmarks.apps.broadcast:Broadcaster",)
@@ -185,7 +190,7 @@ def _sample(plan: Plan, server: Server, control: Control, amounts: Amounts) -> S
     if state["sizes"] != [KEYS * SIZE] * WORKERS:
         raise MeasurementError(f"workers have states of {state['sizes']} characters")
     server.settle()
-    quiet = [connect(server.port) for _ in range(amounts.messages)]
+    quiet = [connect(server.port) for _ in range(amounts.connections)]
     control.start("steady", rate=RATE, seconds=amounts.seconds)
     steady, answer = _connectMeanwhile(server.port, control)
     checkBlocks(answer, answer["told"])
