@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, loadApplication
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.python import components
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
 from twisted.web.test.requesthelper import DummyRequest
@@ -41,6 +42,8 @@ class ExampleTestCase(SynchronousTestCase):
         names = [path.stem for path in EXAMPLES.glob("*.py")]
         before = {name: sys.modules.pop(name, None) for name in names}
         self.patch(sys, "path", [str(EXAMPLES), *sys.path])
+        # One of them registers an adapter, each time that it is imported.
+        self.patch(components, "ALLOW_DUPLICATES", True)
         importlib.invalidate_caches()
 
         def restore() -> None:

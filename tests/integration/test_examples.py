@@ -4,8 +4,10 @@ The examples, run as their first lines say.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -68,6 +70,58 @@ class ExampleTests(ClusterTestCase):
         self.assertEqual(finished.code, 0, finished.err)
         user.send(b"who\n")
         await user.matching(re.compile(rb"Ada: slot \d generation 2\n"))
+
+    async def test_query(self) -> None:
+        """
+        examples/query.py asks once, and all workers answer with what was
+        found, one that was killed and replaced as well as the others.
+        """
+        cluster = await self.cluster(
+            "query:resource", "--service", "query:Querying", workers=3, env=FIRST
+        )
+        os.kill(cluster.ready()[1], signal.SIGKILL)
+        await cluster.says(r"slot 1 generation 1 pid \d+\] ready", times=2)
+        answers = [json.loads(await get(cluster.port)) for _ in range(6)]
+        self.assertEqual({one["slot"] for one in answers}, {0, 1, 2})
+        found = {(one["answer"]["price"], one["answer"]["queries"]) for one in answers}
+        self.assertEqual(found, {(101, 1)})
+
+    async def test_login(self) -> None:
+        """
+        examples/login.py knows in each worker who has logged in to one.
+        """
+        cluster = await self.cluster("login:site", env=FIRST)
+        cookie = await self.login(cluster.port, "Ada")
+        pages = [await self.page(cluster.port, cookie) for _ in range(4)]
+        found = [re.fullmatch(r"Hello Ada, visit (\d), slot (\d)\n", page) for page in pages]
+        self.assertEqual([one[1] for one in found if one], ["1", "2", "3", "4"])
+        self.assertEqual({one[2] for one in found if one}, {"0", "1"})
+        await self.page(cluster.port, cookie, "/logout")
+        self.assertIn("<form", await self.page(cluster.port, cookie))
+
+    async def login(self, port: int, name: str) -> str:
+        """
+        Log in.
+
+        @return: The cookie.
+        """
+        form = f"name={name}"
+        head = f"POST /login HTTP/1.0\r\nContent-Length: {len(form)}\r\n"
+        kind = "Content-Type: application/x-www-form-urlencoded\r\n"
+        client = await connect(port)
+        client.send(f"{head}{kind}\r\n{form}".encode("ascii"))
+        response = (await client.end()).decode("ascii")
+        found = re.search(r"(?im)^set-cookie: (TWISTED_SESSION=\w+)", response)
+        assert found is not None, response
+        return found[1]
+
+    async def page(self, port: int, cookie: str, path: str = "/") -> str:
+        """
+        A page as this visitor sees it.
+        """
+        client = await connect(port)
+        client.send(f"GET {path} HTTP/1.0\r\nCookie: {cookie}\r\n\r\n".encode("ascii"))
+        return (await client.end()).decode("ascii").partition("\r\n\r\n")[2]
 
     async def test_embedded(self) -> None:
         """
