@@ -240,6 +240,13 @@ class AllHostsTests(_Case):
         """
         return await cluster.ctl("--admin", self.path(name + ".sock"), "reload", "--all-hosts")
 
+    async def status(self, cluster: Cluster, name: str) -> Any:
+        """
+        The status of a host.
+        """
+        asked = await cluster.ctl("--admin", self.path(name + ".sock"), "status", "--json")
+        return json.loads(asked.out)
+
     async def test_oneAfterAnother(self) -> None:
         """
         All hosts reload, first the one that was asked; one word is printed for
@@ -287,6 +294,8 @@ class AllHostsTests(_Case):
         A host that dies unsaid is found missing.
         """
         one, two = await self.two(workers=1)
+        while len((await self.status(one, "one"))["shared"]["hosts"]) < 2:
+            pass
         two.signal(signal.SIGSTOP)
         finished = await self.reload(one, "one")
         self.assertEqual(finished.code, 1)

@@ -122,6 +122,15 @@ class HostsTests(SynchronousTestCase):
         ]
         self.assertEqual(self.steps, each)
 
+    def test_present(self) -> None:
+        """
+        Hosts know of each other at once, whoever comes first.
+        """
+        first = self.add("a", InstantCluster())
+        second = self.add("b", InstantCluster())
+        for host in (first, second):
+            self.assertEqual([one.name for one in host.present()], ["a", "b"])
+
     def test_again(self) -> None:
         """
         When it has ended another one may begin.

@@ -134,9 +134,10 @@ class Hosts:
 
     def start(self) -> None:
         """
-        Say that this one is there, from now on.
+        Say that this one is there, from now on, and ask who else is.
         """
         if self._isShared and not self._loop.running:
+            self._say("who")
             self._loop.start(INTERVAL)
 
     def stop(self) -> None:
