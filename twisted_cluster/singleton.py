@@ -43,6 +43,7 @@ class SingletonService(Service):
         name: str,
         makeService: Callable[[], IService],
         reactor: IReactorTime | None = None,
+        here: Any = None,
     ) -> None:
         """
         @param name: What the lease is called: one for each thing that is to
@@ -50,10 +51,13 @@ class SingletonService(Service):
         @param makeService: Makes a service that has not been started; called
             each time that it is this worker's turn.
         @param reactor: By default the installed one, from C{startService} on.
+        @param here: The place of this process, by default
+            L{twisted_cluster.current}.
         """
         self.setName(name)
         self._makeService = makeService
         self._reactor: Any = reactor
+        self._here = here or context.current()
         self._life: Deferred[None] | None = None
         self._inner: IService | None = None
         self.lease: Lease | None = None
@@ -67,7 +71,7 @@ class SingletonService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
-        context.current().onDrain(self.stopService)
+        self._here.onDrain(self.stopService)
         self._life = ensureDeferred(self._live())
         self._life.addErrback(self._ended)
 
@@ -87,7 +91,7 @@ class SingletonService(Service):
     async def _live(self) -> None:
         while self.running:
             try:
-                lease = await context.current().lease(str(self.name))
+                lease = await self._here.lease(str(self.name))
             except ClusterError as error:
                 self.log.debug("{name} waits: {error}", name=self.name, error=error)
                 await deferLater(self._reactor, RETRY)
@@ -156,7 +160,9 @@ class _Job:
         self.log.failure("{name} failed; it is tried again in time", failure, name=self._name)
 
 
-def runOnce(name: str, seconds: float, call: Callable[[], Any]) -> SingletonService:
+def runOnce(
+    name: str, seconds: float, call: Callable[[], Any], reactor: IReactorTime | None = None
+) -> SingletonService:
     """
     Do something periodically, in one worker of the cluster only.  May be
     called where the app is imported: it begins when the worker does.
@@ -164,9 +170,17 @@ def runOnce(name: str, seconds: float, call: Callable[[], Any]) -> SingletonServ
     @param seconds: The time from one start to the next; a run that takes
         longer delays the next one.
     @param call: May return a Deferred, or be a coroutine function.
+    @param reactor: By default the installed one, when the worker begins.
     @return: The service that sees to it; to stop that is to do it no more in
         this worker.
     """
-    service = SingletonService(name, lambda: TimerService(seconds, _Job(name, call).run))
+
+    def makeService() -> IService:
+        service = TimerService(seconds, _Job(name, call).run)
+        if reactor is not None:
+            service.clock = reactor
+        return service
+
+    service = SingletonService(name, makeService, reactor)
     context.current().onStart(service.startService)
     return service
