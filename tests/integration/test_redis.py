@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from tests.backends.server import RedisServer
-from tests.integration.clients import get
-from tests.integration.harness import PATIENCE, Cluster, ClusterTestCase, reactor
+from tests.integration.clients import connect, get
+from tests.integration.harness import PATIENCE, ROOT, Cluster, ClusterTestCase, reactor
+
+EXAMPLES = {"PYTHONPATH": os.pathsep.join((os.path.join(ROOT, "examples"), ROOT))}
 
 APP = "from sharing import resource  # {}"
 
@@ -57,7 +60,9 @@ class _Case(ClusterTestCase):
         super().setUp()
         self.server = RedisServer(self)
 
-    async def host(self, name: str, *options: str, app: str = "sharing", **more: Any) -> Cluster:
+    async def host(
+        self, name: str, *options: str, app: str = "sharing:resource", **more: Any
+    ) -> Cluster:
         """
         The cluster of one host.
         """
@@ -65,9 +70,7 @@ class _Case(ClusterTestCase):
         state = ("--state", self.server.text())
         # There may be one of its name in a directory.
         before = ("--pidfile", name + ".pid")
-        return await self.cluster(
-            f"{app}:resource", *admin, *state, *options, before=before, **more
-        )
+        return await self.cluster(app, *admin, *state, *options, before=before, **more)
 
     async def two(self, *options: str, **more: Any) -> tuple[Cluster, Cluster]:
         """
@@ -123,6 +126,35 @@ class SharingTests(_Case):
         self.assertEqual(await ask(one, "tell/hello"), 1)
         await askUntil(one, "heard", ["hello"])
         await askUntil(two, "heard", ["hello"])
+
+    async def test_sessions(self) -> None:
+        """
+        Who logs in on one host is known on the other: twisted.web's own
+        sessions, in the cache.
+        """
+        await self.server.start()
+        one, two = [
+            await self.host(name, app="login:site", env=EXAMPLES) for name in ("one", "two")
+        ]
+        form = b"name=Ada"
+        head = b"POST /login HTTP/1.0\r\nContent-Length: 8\r\n"
+        kind = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+        answer = await self.exchange(one, head + kind + form)
+        cookie = re.search(rb"(?i)set-cookie: (TWISTED_SESSION=\w+)", answer)
+        assert cookie is not None
+        for visit, host in enumerate((two, one, two), 1):
+            page = b"GET / HTTP/1.0\r\nCookie: %b\r\n\r\n" % cookie[1]
+            self.assertIn(b"Hello Ada, visit %d," % visit, await self.exchange(host, page))
+
+    async def exchange(self, cluster: Cluster, data: bytes) -> bytes:
+        """
+        Send a request.
+
+        @return: The whole response.
+        """
+        client = await connect(cluster.port)
+        client.send(data)
+        return await client.end()
 
     async def test_leases(self) -> None:
         """
@@ -275,7 +307,7 @@ class AllHostsTests(_Case):
         await self.server.start()
         one = await self.host("one", workers=1)
         self.write("changing.py", APP.format("as it was"))
-        bad = await self.host("bad", app="changing", workers=1)
+        bad = await self.host("bad", app="changing:resource", workers=1)
         self.write("changing.py", "raise RuntimeError('a mistake')")
         finished = await self.reload(one, "one")
         self.assertEqual(finished.code, 1)
