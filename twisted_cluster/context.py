@@ -105,10 +105,12 @@ class Context:
         @param value: Bytes, or what JSON can express.
         @return: A Deferred that fires when it has been passed on, with the
             number of processes that it goes to.  It fails with
-            L{CallFailed<twisted_cluster.errors.CallFailed>}.
+            L{CallFailed<twisted_cluster.errors.CallFailed>}; with
+            L{AppError<twisted_cluster.errors.AppError>} if it can't be sent
+            to anybody; with L{ClusterError<twisted_cluster.errors.ClusterError>}
+            in a process that is no worker.
         """
-        sent: Deferred[int] = self._speak("send").send(_number(target), topic, value)
-        return sent
+        return self._speak("send", target, topic, value)
 
     def broadcast(self, topic: str, value: object, everywhere: bool = False) -> Deferred[int]:
         """
@@ -118,9 +120,7 @@ class Context:
             one.  Who gets it is not told which worker it is from.
         @return: As L{send}; the number is that of this host.
         """
-        target = _EVERYWHERE if everywhere else _ALL
-        sent: Deferred[int] = self._speak("send").send(target, topic, value)
-        return sent
+        return self._speak("send", _EVERYWHERE if everywhere else _ALL, topic, value)
 
     def call(
         self, target: int | Role, topic: str, value: object = None, timeout: float = 10.0
@@ -131,23 +131,28 @@ class Context:
         @param target: A slot, or L{Role.MASTER}.
         @param timeout: Seconds to wait for the answer.
         @return: A Deferred of the answer.  It fails with
-            L{CallFailed<twisted_cluster.errors.CallFailed>}, or its subclass
-            C{CallTimedOut}.
+            L{CallFailed<twisted_cluster.errors.CallFailed>} or its subclass
+            C{CallTimedOut}, and else as that of L{send}.
         """
-        if target is Role.WORKER:
-            raise ValueError("can't call all workers: one answer is expected; name a slot")
-        answer: Deferred[Any] = self._speak("call").call(_number(target), topic, value, timeout)
-        return answer
+        return self._speak("call", target, topic, value, timeout)
 
-    def _speak(self, what: str) -> Any:
+    def _speak(self, what: str, target: Any, *arguments: object) -> Deferred[Any]:
+        from twisted.internet.defer import fail
+
+        from twisted_cluster.errors import AppError, ClusterError
+
         if self.messenger is None:
-            from twisted_cluster.errors import ClusterError
-
-            raise ClusterError(
-                f"can't {what}: this process is no worker of a running cluster; do it when the"
-                " app has been started, and in the master use its ClusterService"
-            )
-        return self.messenger
+            text = "this process is no worker of a running cluster; do it when the app has been"
+            text += " started, and in the master use its ClusterService"
+            return fail(ClusterError(f"can't {what}: {text}"))
+        if what == "call" and target is Role.WORKER:
+            return fail(AppError("can't call all workers: a call has one answer; name a slot"))
+        number = _number(target)
+        if number is None:
+            text = "name a slot, Role.MASTER or Role.WORKER"
+            return fail(AppError(f"can't {what} to {target!r}: {text}"))
+        answer: Deferred[Any] = getattr(self.messenger, what)(number, *arguments)
+        return answer
 
     @property
     def state(self) -> State:
@@ -239,11 +244,20 @@ _ALL = -3
 _EVERYWHERE = -4
 """As in L{twisted_cluster.wire.messages}, which is not imported for them."""
 
+_MAX_SLOT = 1 << 31
 
-def _number(target: int | Role) -> int:
-    if isinstance(target, Role):
-        return _MASTER if target is Role.MASTER else _OTHERS
-    return target
+
+def _number(target: Any) -> int | None:
+    """
+    What stands for C{target} in an envelope, if anything does.
+    """
+    if target is Role.MASTER:
+        return _MASTER
+    if target is Role.WORKER:
+        return _OTHERS
+    if target in (_ALL, _EVERYWHERE) or (isinstance(target, int) and 0 <= target < _MAX_SLOT):
+        return int(target)
+    return None
 
 
 _current = Context()

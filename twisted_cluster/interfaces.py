@@ -224,6 +224,7 @@ class ClusterStatus:
     @ivar helpers: Every other process beside the master.
     @ivar shared: What the backend of state, cache and leases says of itself,
         and the hosts that share it.
+    @ivar dropped: How many messages were dropped since a worker did not read.
     """
 
     version: str
@@ -240,6 +241,7 @@ class ClusterStatus:
     rolling: RollingStatus | None = None
     helpers: tuple[HelperStatus, ...] = ()
     shared: Mapping[str, Any] = field(default_factory=dict)
+    dropped: int = 0
 
     def asDict(self) -> dict[str, Any]:
         """

@@ -25,7 +25,8 @@ L{FakeSpawner} records what it was asked to spawn; a L{FakeWorker} speaks the
 worker's side of the protocol as the test tells it to.
 
 For tests of an app's own code, L{pretendWorker} makes
-L{twisted_cluster.current} answer as in a worker.
+L{twisted_cluster.current} answer as in a worker; a L{FakeMessenger} records
+what the app sends.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from collections.abc import Callable, Iterable, Sequence
 from signal import SIGKILL
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
@@ -46,6 +48,7 @@ from twisted_cluster import context
 from twisted_cluster.errors import PeerError
 from twisted_cluster.events import ExitStatus
 from twisted_cluster.interfaces import (
+    RESERVED,
     HelperStatus,
     IWorkerObserver,
     IWorkerProcess,
@@ -59,8 +62,10 @@ from twisted_cluster.wire.channel import (
     closeDescriptors,
     numberFrom,
 )
-from twisted_cluster.wire.messages import Envelope, decode
-from twisted_cluster.wire.parts import Inbox
+from twisted_cluster.wire.messages import MASTER, Envelope, Kind, checkTopic, decode
+from twisted_cluster.wire.parts import APP_LANE, Inbox, Packet
+from twisted_cluster.wire.values import decode as decodeValue
+from twisted_cluster.wire.values import encode
 
 MAX_TURNS = 10_000
 """Turns after which L{FakeReactor.settle} takes what it runs for a spin."""
@@ -476,6 +481,50 @@ class FakeWorker(Channel):
         """
         self.transport.write(commands.encodeAck(received, closed, list(touched)))
 
+    def say(self, target: int, topic: str, value: Any, number: int = 0) -> None:
+        """
+        Send a message.
+
+        @param target: As in an L{Envelope}; L{MASTER} or a slot, for example.
+        """
+        self._speak(Envelope(Kind.MESSAGE, number, MASTER, target, 0.0, topic, encode(value)))
+
+    def ask(
+        self, target: int, topic: str, value: Any = None, number: int = 1, timeout: float = 10.0
+    ) -> None:
+        """
+        Call somebody; the answer will be in L{said}, with this C{number}.
+        """
+        self._speak(Envelope(Kind.CALL, number, MASTER, target, timeout, topic, encode(value)))
+
+    def answer(self, question: Envelope, value: Any) -> None:
+        """
+        Answer a call that is in L{said}.
+        """
+        self._speak(question._replace(kind=Kind.RESULT, value=encode(value)))
+
+    def fail(self, question: Envelope, reason: str) -> None:
+        """
+        Say why there is no answer to a call.
+        """
+        self._speak(question._replace(kind=Kind.FAILURE, value=encode(reason)))
+
+    def heard(self, *kinds: Kind) -> list[tuple[str, Any]]:
+        """
+        Topics and values of all that was L{said}, or of these kinds, without
+        what state, cache and leases say.
+        """
+        return [
+            (envelope.topic, decodeValue(envelope.value))
+            for envelope in self.said
+            if not envelope.topic.startswith(RESERVED) and envelope.kind in (kinds or tuple(Kind))
+        ]
+
+    def _speak(self, envelope: Envelope) -> None:
+        packet = Packet(APP_LANE, envelope.encode())
+        for index in range(packet.count):
+            self.transport.write(packet.box(index))
+
     def close(self, number: int) -> None:
         """
         End a connection; L{acknowledge} reports it.
@@ -564,10 +613,49 @@ def pretendWorker(
     Have L{twisted_cluster.current} answer as in a worker until the test ends.
 
     @param cleanUp: The C{addCleanup} of the test.
-    @return: The context, whose C{messageHandlers} are what the app registered.
+    @return: The context, whose C{messageHandlers} and C{handlers} are what the
+        app registered, and whose C{messenger} is a L{FakeMessenger}.
     """
     here = context.current()
     cleanUp(here.__dict__.update, dict(here.__dict__))
     here.__dict__.update(context.Context().__dict__)
     here.enter(context.Role.WORKER, slot, generation)
+    here.messenger = FakeMessenger()
     return here
+
+
+class FakeMessenger:
+    """
+    Records what an app sends, as the C{messenger} of the context that
+    L{pretendWorker} makes.
+
+    @ivar sent: Target, topic and value of each message and call, as they would
+        arrive.
+    @ivar answers: The answers to calls by topic; exceptions are failures.  A
+        call whose topic is not here has no answer.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, str, Any]] = []
+        self.answers: dict[str, Any] = {}
+
+    def send(self, target: int, topic: str, value: Any) -> Deferred[int]:
+        """
+        Record a message.
+        """
+        self._record(target, topic, value)
+        return succeed(1)
+
+    def call(self, target: int, topic: str, value: Any, timeout: float) -> Deferred[Any]:
+        """
+        Record a call.
+        """
+        self._record(target, topic, value)
+        if topic not in self.answers:
+            return Deferred()
+        answer = self.answers[topic]
+        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
+
+    def _record(self, target: int, topic: str, value: Any) -> None:
+        checkTopic(topic, RESERVED)
+        self.sent.append((target, topic, decodeValue(encode(value))))

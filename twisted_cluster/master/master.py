@@ -331,6 +331,7 @@ class Master:
             self._reloader.status,
             self._helpers(),
             {**self.shared.describe(), "hosts": [str(host) for host in self.hosts.present()]},
+            self.messages.dropped,
         )
 
     def _helpers(self) -> tuple[HelperStatus, ...]:

@@ -25,6 +25,7 @@ from twisted_cluster.wire.messages import (
     OTHERS,
     Envelope,
     Kind,
+    checkTimeout,
     checkTopic,
     decode,
     whole,
@@ -200,6 +201,7 @@ class Messages:
         """
         what = f"call {topic!r} of slot {slot}"
         try:
+            checkTimeout(timeout)
             worker = self._find(slot, what)
             number = self._questions.number()
             packet = self._packet(Kind.CALL, number, slot, topic, value)

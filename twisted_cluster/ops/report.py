@@ -99,6 +99,8 @@ def _head(status: dict[str, Any], now: float) -> str:
         lines.append("beside the workers: " + ", ".join(map(_helper, status["helpers"])))
     if status.get("shared"):
         lines.append(_shared(status["shared"]))
+    if status.get("dropped"):
+        lines.append(f"{plural(status['dropped'], 'message')} dropped: a worker did not read")
     rolling = status["rolling"]
     if rolling is not None:
         lines.append(

@@ -5,6 +5,7 @@ what.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
@@ -88,6 +89,8 @@ def decode(data: bytes) -> Envelope:
         start = _HEAD.size + length
         if start > len(data):
             raise PeerError("a message that ends within its topic")
+        if not 0 <= timeout < math.inf:
+            raise PeerError(f"a message that waits for {timeout} s")
         topic = data[_HEAD.size : start].decode("utf-8")
         return Envelope(Kind(kind), number, sender, target, timeout, topic, data[start:])
     except (struct.error, ValueError) as error:
@@ -104,6 +107,16 @@ def whole(parts: Sequence[bytes]) -> Envelope:
     return head if len(parts) == 1 else head._replace(value=b"".join((head.value, *parts[1:])))
 
 
+def checkTimeout(timeout: float) -> None:
+    """
+    Refuse what nobody can wait for.
+
+    @raise AppError: if it is no number of seconds.
+    """
+    if not isinstance(timeout, (int, float)) or not 0 <= timeout < math.inf:
+        raise AppError(f"can't wait for {timeout!r} s: give a number of seconds, such as 10")
+
+
 def checkTopic(topic: str, reserved: str) -> None:
     """
     Refuse what no app may use as a topic.
@@ -114,7 +127,11 @@ def checkTopic(topic: str, reserved: str) -> None:
     what = f"can't use the topic {str(topic)[:80]!r}"
     if not isinstance(topic, str) or not topic:
         raise AppError(f"{what}: it is not a text, or empty; give a short name")
-    if len(topic.encode("utf-8", "replace")) > MAX_TOPIC:
+    try:
+        encoded = topic.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise AppError(f"{what}: {error}; give a short name") from error
+    if len(encoded) > MAX_TOPIC:
         raise AppError(f"{what}: it has more than {MAX_TOPIC} bytes; give a shorter one")
     if topic.startswith(reserved):
         raise AppError(f"{what}: names that begin with {reserved!r} are taken; choose another one")

@@ -299,6 +299,9 @@ class Inbox:
         if last and not parts:
             self._deliver(lane, (data,))
             return
+        if not last and len(data) != CHUNK:
+            # Small ones would take more memory than MAX_MESSAGE says.
+            raise PeerError(f"a part of {len(data)} bytes that is not the last of its message")
         self._sizes[lane] += len(data)
         if self._sizes[lane] > MAX_MESSAGE:
             raise PeerError(f"a message of more than {MAX_MESSAGE} bytes")

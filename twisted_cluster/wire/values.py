@@ -38,11 +38,11 @@ def encodeApart(value: Any) -> tuple[bytes, bytes]:
     kind = type(value)
     if kind is bytes:
         return b"b", value
-    if kind is int:
-        return b"i", b"%d" % value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return b"b", bytes(value)
     try:
+        if kind is int:
+            return b"i", b"%d" % value
         _checkKeys(value)
         return b"j", _encodeText(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:

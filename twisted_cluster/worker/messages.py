@@ -15,8 +15,20 @@ from twisted.python.failure import Failure
 from twisted_cluster.errors import AppError, ChannelLost, PeerError, QueueFull
 from twisted_cluster.interfaces import RESERVED, Message
 from twisted_cluster.wire import courier, values
-from twisted_cluster.wire.messages import MASTER, Envelope, Kind, checkTopic, decode, whole
+from twisted_cluster.wire.messages import (
+    MASTER,
+    Envelope,
+    Kind,
+    checkTimeout,
+    checkTopic,
+    decode,
+    whole,
+)
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
+
+SEND_TIMEOUT = 60.0
+"""Seconds to wait for the master to say that it has passed a message on.  It
+may be unable to: what waits for a worker that does not read has a bound."""
 
 _NOTHING = object()
 """Who is asked, where there is only one."""
@@ -48,7 +60,7 @@ class WorkerMessages:
         @param target: As in an L{Envelope}.
         @return: A Deferred of the number of processes that it goes to.
         """
-        return self._ask(Kind.MESSAGE, f"send {topic!r}", target, topic, value, None)
+        return self._ask(Kind.MESSAGE, f"send {topic!r}", target, topic, value, SEND_TIMEOUT)
 
     def call(self, target: int, topic: str, value: Any, timeout: float) -> Deferred[Any]:
         """
@@ -95,13 +107,14 @@ class WorkerMessages:
             self._questions.failed(envelope.number, _NOTHING, reason)
 
     def _ask(
-        self, kind: Kind, what: str, target: int, topic: str, value: Any, timeout: float | None
+        self, kind: Kind, what: str, target: int, topic: str, value: Any, timeout: float
     ) -> Deferred[Any]:
         try:
             checkTopic(topic, RESERVED)
+            checkTimeout(timeout)
             tag, rest = values.encodeApart(value)
             number = self._questions.number()
-            head = Envelope(kind, number, MASTER, target, timeout or 0.0, topic, tag)
+            head = Envelope(kind, number, MASTER, target, timeout, topic, tag)
             packet = Packet(APP_LANE, rest, head.encode())
         except (AppError, QueueFull) as error:
             return fail(error)
@@ -144,7 +157,7 @@ class WorkerMessages:
 
     def _answer(self, envelope: Envelope, kind: Kind, value: bytes) -> None:
         answer = Envelope(kind, envelope.number, MASTER, envelope.sender, 0.0, "", value)
-        if not self._outbox.post(Packet(APP_LANE, answer.encode())):
+        if not self._outbox.post(Packet(APP_LANE, answer.encode())) and self._outbox.queued:
             self.log.error(
                 "the answer to {topic!r} is dropped: too much waits for the master to read",
                 topic=envelope.topic,
