@@ -72,8 +72,7 @@ class SingletonTests(SharedTestCase):
         self.made: list[Work] = []
         self.places = [Place(self.one), Place(self.two)]
         self.services = [
-            SingletonService("work", self.make, self.clock, place)  # type: ignore[arg-type]
-            for place in self.places
+            SingletonService("work", self.make, self.clock, place) for place in self.places
         ]
         for service in self.services:
             self.addCleanup(self.end, service)
@@ -209,7 +208,7 @@ class RunOnceTests(SharedTestCase):
         """
         Have a job run each second.
         """
-        service = runOnce("job", 1.0, call, self.clock)  # type: ignore[arg-type]
+        service = runOnce("job", 1.0, call, self.clock)
         self.addCleanup(self.settle)
         self.addCleanup(service.stopService)
         return service

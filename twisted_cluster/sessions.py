@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.internet.defer import (
     Deferred,
+    FirstError,
     ensureDeferred,
     gatherResults,
     maybeDeferred,
@@ -151,6 +152,14 @@ def _nameOf(interface: Any) -> str:
     return f"{interface.__module__}.{interface.__name__}"
 
 
+def _causeOf(failure: Failure) -> Failure:
+    """
+    What went wrong, of several things that were done at once.
+    """
+    error: Any = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure
+
+
 class ClusterRequest(Request):
     """
     A request that waits for its session, and whose response does.
@@ -159,6 +168,7 @@ class ClusterRequest(Request):
     _opened: tuple[ClusterSession, ...] = ()
     _pending: list[bytes] | None = None
     _saved = False
+    _ending = False
 
     def process(self) -> None:
         """
@@ -179,6 +189,7 @@ class ClusterRequest(Request):
         super().process()
 
     def _unavailable(self, failure: Failure) -> None:
+        failure = _causeOf(failure)
         channel: Any = self.channel
         self.site = channel.site
         ClusterSession.log.failure("a session can't be reached", failure)
@@ -212,7 +223,10 @@ class ClusterRequest(Request):
         """
         End the response, when all workers know what it has changed.
         """
-        self._save().addCallbacks(lambda _: self._end(), self._notSaved)
+        if self._pending is not None:
+            self._ending = True
+        elif not self.finished:
+            self._save().addCallbacks(lambda _: self._end(), self._notSaved)
 
     def _goOn(self) -> None:
         self._saved = True
@@ -220,16 +234,17 @@ class ClusterRequest(Request):
         for data in pending or ():
             if not self._disconnected:
                 super().write(data)
+        if self._ending:
+            self.finish()
 
     def _end(self) -> None:
-        if self._pending is not None:
-            self._goOn()
         self._saved = True
         self._close()
         if not self._disconnected and not self.finished:
             super().finish()
 
     def _notSaved(self, failure: Failure) -> None:
+        failure = _causeOf(failure)
         ClusterSession.log.failure("a session can't be kept", failure)
         self._close()
         if self._disconnected or self.finished:
@@ -261,7 +276,7 @@ class ClusterRequest(Request):
         The client is gone; what it has changed is kept all the same.
         """
         self._save().addErrback(
-            lambda failure: ClusterSession.log.failure("a session can't be kept", failure)
+            lambda failure: ClusterSession.log.failure("a session can't be kept", _causeOf(failure))
         )
         self._close()
         super().connectionLost(reason)

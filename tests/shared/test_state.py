@@ -5,6 +5,7 @@ Tests for L{twisted_cluster.shared.state}, by way of master and workers.
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -192,7 +193,7 @@ class StateTests(SharedTestCase):
             ("two", self.two.state),
             ("master", self.master.commons.state),
         ):
-            state.watch("*", lambda key, value, name=name: orders[name].append((key, value)))
+            state.watch("*", partial(_note, orders[name]))
         self.master.commons.state.watch(
             "a", lambda key, value: self.master.commons.state.set("b", value)
         )
@@ -432,3 +433,7 @@ class OrderTests(SharedTestCase):
         for seen in versions.values():
             self.assertEqual(seen, sorted(seen))
         self.assertIsInstance(self.clock, Clock)
+
+
+def _note(order: list[Any], key: str, value: Any) -> None:
+    order.append((key, value))
