@@ -232,6 +232,20 @@ class FaultTests(_Case):
         self.assertEqual(await ask(one, "holds"), [])
         self.server.signal("CONT")
 
+    async def test_pausedHost(self) -> None:
+        """
+        A host that hangs loses its leases to another one, and knows that when
+        it goes on.
+        """
+        one, two = await self.two(workers=1)
+        first = await ask(one, "lease/job")
+        one.signal(signal.SIGSTOP)
+        self.assertGreater(await ask(two, "lease/job"), first)
+        one.signal(signal.SIGCONT)
+        await one.says("lost job: ")
+        self.assertEqual(await ask(one, "holds"), [])
+        self.assertEqual(await ask(two, "holds"), ["job"])
+
     async def test_neverThere(self) -> None:
         """
         Without Redis a master starts and waits for it; the log says so.
