@@ -45,7 +45,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster import context
-from twisted_cluster.errors import PeerError
+from twisted_cluster.errors import AppError, PeerError
 from twisted_cluster.events import ExitStatus
 from twisted_cluster.interfaces import (
     RESERVED,
@@ -643,19 +643,25 @@ class FakeMessenger:
         """
         Record a message.
         """
-        self._record(target, topic, value)
-        return succeed(1)
+        return self._record(target, topic, value) or succeed(1)
 
     def call(self, target: int, topic: str, value: Any, timeout: float) -> Deferred[Any]:
         """
         Record a call.
         """
-        self._record(target, topic, value)
-        if topic not in self.answers:
-            return Deferred()
+        refused = self._record(target, topic, value)
+        if refused is not None or topic not in self.answers:
+            return refused or Deferred()
         answer = self.answers[topic]
         return fail(answer) if isinstance(answer, Exception) else succeed(answer)
 
-    def _record(self, target: int, topic: str, value: Any) -> None:
-        checkTopic(topic, RESERVED)
-        self.sent.append((target, topic, decodeValue(encode(value))))
+    def _record(self, target: int, topic: str, value: Any) -> Deferred[Any] | None:
+        """
+        @return: A failure if it can't be sent.
+        """
+        try:
+            checkTopic(topic, RESERVED)
+            self.sent.append((target, topic, decodeValue(encode(value))))
+        except AppError as error:
+            return fail(error)
+        return None
