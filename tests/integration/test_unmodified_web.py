@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import signal
 from typing import Any
 
@@ -94,7 +93,7 @@ class WebTests(UnmodifiedTestCase):
         await self._proved("--module", "unmodified.klein_server", "0")
 
 
-class Client(WebSocketClientProtocol):  # type: ignore[misc]
+class Client(WebSocketClientProtocol):
     """
     A websocket client that awaits each echo.
     """
@@ -150,7 +149,7 @@ class WebSocketVisit(Visit):
         """
         Connect, and shake hands.
         """
-        factory = WebSocketClientFactory(f"ws://127.0.0.1:{port}")
+        factory: Any = WebSocketClientFactory(f"ws://127.0.0.1:{port}")
         factory.noisy = False
         client = Client()
         factory.buildProtocol = lambda address: _adopt(factory, client)

@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -364,7 +364,7 @@ class UnmodifiedTestCase(ClusterTestCase):
             await self._ask(came[-1:])
         return came
 
-    async def _ask(self, came: list[Visit]) -> None:
+    async def _ask(self, came: Sequence[Visit]) -> None:
         await gatherResults([Deferred.fromCoroutine(visit.ask()) for visit in came])
 
     async def leave(self, came: Iterable[Visit]) -> None:
@@ -375,5 +375,5 @@ class UnmodifiedTestCase(ClusterTestCase):
             visit.leave()
             await visit.lost()
 
-    def _owners(self, cluster: Cluster, came: list[Visit]) -> set[int | None]:
+    def _owners(self, cluster: Cluster, came: Sequence[Visit]) -> set[int | None]:
         return {visit.owner(cluster) for visit in came}
