@@ -150,19 +150,30 @@ def reapOrphan(pid: int) -> None:
         return
 
 
-def holdsConnection(pid: int, server: int, client: int) -> bool:
+def serversEnd(server: int, client: int) -> str:
     """
-    Whether a process has the server's end of a TCP connection open, given by
-    the numbers of both ports.
+    What descriptors of the server's end of a TCP connection lead to, in
+    whichever processes they are.
+
+    @param server: The number of the server's port.
+    @param client: That of the client's.
     """
     ends = (f"{server:04X}", f"{client:04X}")
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table][1:]
-    inodes = {
-        row[9] for row in rows if (row[1].rpartition(":")[2], row[2].rpartition(":")[2]) == ends
-    }
+    # While other connections come and go, a reader of the table may miss some.
+    for _ in range(100):
+        with open("/proc/net/tcp") as table:
+            rows = [line.split() for line in table][1:]
+        for row in rows:
+            if (row[1].rpartition(":")[2], row[2].rpartition(":")[2]) == ends:
+                return f"socket:[{row[9]}]"
+    raise LookupError(f"no connection from port {client} to {server}")
+
+
+def holds(pid: int, opened: str) -> bool:
+    """
+    Whether a process has a descriptor that leads to C{opened}.
+    """
     try:
-        held = set(openDescriptors(pid))
+        return opened in openDescriptors(pid)
     except FileNotFoundError:
         return False
-    return any(f"socket:[{inode}]" in held for inode in inodes)

@@ -536,6 +536,48 @@ class DispatcherTests(SynchronousTestCase):
         self.assertEqual(worker.sent, [0])
         self.assertEqual(self.dispatcher.waiting, 1)
 
+    def test_listensLate(self) -> None:
+        """
+        When a worker that is scheduled begins to listen somewhere, the
+        listeners are told, even if there is no more credit than before.
+        """
+        worker = self.worker()
+        self.dispatcher.listen(worker.recipient, ())
+        self.assertEqual(self.dispatcher.capacityOf(0), 0)
+        before = self.bench.roomMade
+        self.dispatcher.listen(worker.recipient, (0,))
+        self.assertEqual(self.dispatcher.capacityOf(0), CREDIT)
+        self.assertEqual(self.bench.roomMade, before + 1)
+
+    def test_nobodyListens(self) -> None:
+        """
+        What comes from a listener that no worker listens on waits.
+        """
+        worker = self.worker()
+        self.dispatcher.listen(worker.recipient, ())
+        self.bench.accept(1)
+        self.assertEqual((worker.sent, self.dispatcher.waiting), ([], 1))
+        self.dispatcher.listen(worker.recipient, (0,))
+        self.assertEqual(worker.sent, [0])
+
+    def test_abandoned(self) -> None:
+        """
+        Of a listener that is no more nothing waits: neither what waited
+        before, nor what a worker gives back or the kernel gives out later.
+        """
+        worker = self.worker()
+        self.bench.accept(1)
+        self.dispatcher.listen(worker.recipient, ())
+        self.bench.accept(1)
+        self.dispatcher.abandon(0, "closed")
+        self.assertEqual(self.bench.closed, [1])
+        self.dispatcher.refuse(worker.recipient, [0])
+        self.assertEqual(self.bench.closed, [1, 0])
+        self.bench.accept(1)
+        self.assertEqual(self.bench.closed, [1, 0, 2])
+        self.assertEqual(self.bench.sheds, [(1, "closed")] * 3)
+        self.assertEqual(self.dispatcher.account(), Account(3, 0, 3, 0))
+
     def served(self, worker: Worker, count: int) -> None:
         """
         Have a worker serve connections.

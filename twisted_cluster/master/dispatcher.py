@@ -183,6 +183,7 @@ class Dispatcher:
         self._returned: deque[Connection] = deque()
         self._filled: list[Recipient] = []
         self._common: frozenset[int] | None = frozenset()
+        self._abandoned: dict[int, str] = {}
         self._accepted = 0
         self._acked = 0
         self._shed = 0
@@ -247,9 +248,11 @@ class Dispatcher:
 
     def abandon(self, listener: int, reason: str) -> None:
         """
-        Nobody listens there any more: close the connections that wait for
-        somebody who does.
+        Nobody listens there any more, and nobody will: close the connections
+        that wait for somebody who does, and those that are still to be given
+        back.
         """
+        self._abandoned[listener] = reason
         for queue in (self._waiting, self._returned):
             ownerless = [one for one in queue if one.listener == listener]
             kept = [one for one in queue if one.listener != listener]
@@ -273,9 +276,14 @@ class Dispatcher:
         Take a freshly accepted connection.  L{flush} sends it.
         """
         self._accepted += 1
-        fit = self._eligible if self._common is not None else self._fitFor(connection)
+        common = self._common
+        everywhere = common is not None and connection.listener in common
+        fit = self._eligible if everywhere else self._fitFor(connection)
         if fit:
             self._give(connection, self._choose(fit, connection.peer))
+        elif connection.listener in self._abandoned:
+            # What the kernel had taken in comes after the listener's end.
+            self._shedAll([connection], self._abandoned[connection.listener])
         else:
             self._waiting.append(connection)
             self.capacity -= 1
@@ -452,6 +460,9 @@ class Dispatcher:
         Look for a new owner.  One that carries state, or that has been served
         before, is for the newest generation again.
         """
+        if connection.listener in self._abandoned:
+            self._shedAll([connection], self._abandoned[connection.listener])
+            return
         fresh = connection.state is None and connection.progress == NO_PROGRESS
         (self._waiting if fresh else self._returned).append(connection)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from twisted_cluster.errors import ClusterError
@@ -25,6 +26,10 @@ from twisted_cluster.interfaces import ListenerStatus
 from twisted_cluster.master.datagrams import DatagramListener
 from twisted_cluster.master.dispatcher import Dispatcher
 from twisted_cluster.master.listener import BindRequest, Listener, bind, bindRequested
+
+LATE_PATIENCE = 60.0
+"""Seconds for which a listener that was asked for after start-up is held although
+no worker asks for it: the next generation may take its time as well."""
 
 
 class NotBound(ClusterError):
@@ -70,6 +75,8 @@ class Listeners:
         self._named: list[Listener] = []
         self._requests: dict[BindRequest, int] = {}
         self._claims: dict[int, dict[Hashable, int]] = {}
+        self._late: set[int] = set()
+        self._closing: dict[int, IDelayedCall] = {}
 
     def __iter__(self) -> Iterator[Listener | DatagramListener]:
         return iter(tuple(self._open.values()))
@@ -101,10 +108,13 @@ class Listeners:
             raise
         self._named = [self._add(name, port) for name, port in zip(names, ports)]
 
-    def claim(self, claimant: Hashable, slot: int, request: BindRequest) -> tuple[int, int]:
+    def claim(
+        self, claimant: Hashable, slot: int, request: BindRequest, late: bool = False
+    ) -> tuple[int, int]:
         """
         Give C{claimant}, a worker, what it asks for.
 
+        @param late: Whether it was Ready before it asked.
         @return: The number of the listener, and the master's copy of the
             socket.
         @raise NotBound: if it can't be had.
@@ -121,14 +131,23 @@ class Listeners:
         except (OSError, ValueError) as error:
             raise _notBound(error) from error
         self._claims.setdefault(listener.number, {})[claimant] = slot
+        if late:
+            self._late.add(listener.number)
+        self._keepOpen(listener.number)
         return listener.number, descriptor
 
-    def unclaim(self, claimant: Hashable, number: int) -> None:
+    def unclaim(self, claimant: Hashable, number: int, leaving: bool = False) -> None:
         """
         A worker listens there no more.  If no other does either, the listener
         is closed, unless the operator named it.
+
+        @param leaving: Whether that is only since the worker ends; then the
+            listener is held for its successor.
         """
         claims = self._claims.get(number, {})
+        if leaving:
+            claims.pop(claimant, None)
+            return
         slot = claims.pop(claimant, None)
         listener = self._open.get(number)
         if slot is None or listener is None:
@@ -157,7 +176,10 @@ class Listeners:
             if isinstance(listener, DatagramListener):
                 listener.keep(set(claims.values()) | set(range(slots)))
             if not claims and not self._isKept(listener):
-                self._close(listener)
+                if listener.number in self._late:
+                    self._closeLater(listener)
+                else:
+                    self._close(listener)
 
     def slotFailed(self, slot: int) -> None:
         """
@@ -173,6 +195,8 @@ class Listeners:
 
         @return: A Deferred that fires when that is done.
         """
+        for number in tuple(self._closing):
+            self._keepOpen(number)
         return gatherResults([listener.close() for listener in self])
 
     def _isKept(self, listener: Listener | DatagramListener) -> bool:
@@ -182,7 +206,23 @@ class Listeners:
         inherited = listener.name.startswith("fd:")
         return listener.number < len(self._named) or inherited
 
+    def _closeLater(self, listener: Listener | DatagramListener) -> None:
+        """
+        Close it unless somebody asks for it in time.
+        """
+        if listener.number not in self._closing:
+            self._closing[listener.number] = self._reactor.callLater(
+                LATE_PATIENCE, self._close, listener
+            )
+
+    def _keepOpen(self, number: int) -> None:
+        closing = self._closing.pop(number, None)
+        if closing is not None and closing.active():
+            closing.cancel()
+
     def _close(self, listener: Listener | DatagramListener) -> None:
+        self._keepOpen(listener.number)
+        self._late.discard(listener.number)
         del self._open[listener.number]
         self._requests = {
             request: number

@@ -415,14 +415,16 @@ class Worker:
 
     def bindRequested(self, request: BindRequest) -> tuple[int, int]:
         """Its app wants a port."""
-        found = self._around.listeners.claim(self, self.slot, request)
-        if self.readyAt is not None:
+        late = self.readyAt is not None
+        found = self._around.listeners.claim(self, self.slot, request, late)
+        if late:
             self._listen(self._recipient.listeners | {found[0]})
         return found
 
     def unbound(self, listener: int) -> None:
         """Its app wants it no more."""
-        self._around.listeners.unclaim(self, listener)
+        leaving = self.state in (State.DRAINING, State.STOPPING)
+        self._around.listeners.unclaim(self, listener, leaving)
         self._listen(self._recipient.listeners - {listener})
 
     def _listen(self, listeners: frozenset[int]) -> None:

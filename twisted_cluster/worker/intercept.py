@@ -191,7 +191,10 @@ class Interception:
             port.clusterListener = None
             port.__dict__.pop("startReading", None)
             del self.ports[listener]
-            self._ask(port.port).unbind(listener)
+            # A reactor that is being stopped closes all there is: the port is
+            # wanted still, by whoever comes next.
+            if not getattr(port.reactor, "_startedBefore", False):
+                self._ask(port.port).unbind(listener)
 
     # Sockets that somebody else has bound.
 
