@@ -56,6 +56,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tap": frozenset({"service", "ops", "policies"}),
     "testing": frozenset({"context", "wire"}),
     "sentinel": frozenset(),
+    "sessions": frozenset({"context", "wire.values"}),
+    "singleton": frozenset({"context", "shared"}),
 }
 """The rooms, and what each may import besides itself and the leaves: rooms as
 a whole, or single modules of them."""
