@@ -144,6 +144,7 @@ class ForkedProcess:
         self._exit: _Exit | None = None
         self._substitute: IWorkerProcess | None = None
         self._over = False
+        self._due: int | None = None
         self.pid: int | None = None
 
     def forked(self, pid: int) -> None:
@@ -157,6 +158,8 @@ class ForkedProcess:
             # Its end has been seen by the template, which is about to say so.
             self._exit = None
         self._observer.started(pid)
+        if self._due is not None:
+            self.signal(self._due)
 
     def signal(self, number: int) -> None:
         """
@@ -167,8 +170,9 @@ class ForkedProcess:
             self._substitute.signal(number)
         elif self._exit is not None:
             self._exit.signal(number)
-        elif self.pid is None and not self._over:
-            self._template.signalImport(number)
+        elif self.pid is None and not self._over and not self._template.signalImport(number):
+            # It is being forked right now.
+            self._due = number
 
     def replaceBy(
         self, spawner: IWorkerSpawner, slot: int, generation: int, channel: socket.socket
@@ -178,6 +182,8 @@ class ForkedProcess:
         """
         self._substitute = spawner.spawn(slot, generation, channel, self._observer)
         self._over = True
+        if self._due is not None:
+            self._substitute.signal(self._due)
 
     def orphaned(self) -> None:
         """
@@ -337,12 +343,16 @@ class Template(ProcessProtocol):
             os.close(output)
         return self._requests.pop(request)
 
-    def signalImport(self, number: int) -> None:
+    def signalImport(self, number: int) -> bool:
         """
         Signal the template, if it is still importing the app.
+
+        @return: Whether it is.
         """
-        if not self._isLoaded and self.transport is not None:
-            self.transport.signalProcess(number)
+        if self._isLoaded or self.transport is None:
+            return False
+        self.transport.signalProcess(number)
+        return True
 
     def finish(self) -> None:
         """
