@@ -9,7 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted_cluster
 from twisted_cluster import context
 from twisted_cluster.context import Context, Role
+from twisted_cluster.errors import AppError, CallFailed
 from twisted_cluster.testing import pretendWorker
+from twisted_cluster.wire.messages import MASTER
 
 
 class ContextTests(SynchronousTestCase):
@@ -78,3 +80,40 @@ class ContextTests(SynchronousTestCase):
         restore(*arguments)  # type: ignore[operator]
         self.assertTrue(kept.isMaster)
         self.assertEqual(kept.messageHandlers, before)
+
+
+class SayingTests(SynchronousTestCase):
+    """
+    What an app says when its test pretends to be a worker.
+    """
+
+    def setUp(self) -> None:
+        self.here = pretendWorker(self.addCleanup, slot=1)
+
+    def test_sent(self) -> None:
+        """
+        Messages are recorded as they would arrive.
+        """
+        self.successResultOf(self.here.send(2, "topic", (1, 2)))
+        self.successResultOf(self.here.send(Role.MASTER, "topic", b"bytes"))
+        self.assertEqual(
+            self.here.messenger.sent, [(2, "topic", [1, 2]), (MASTER, "topic", b"bytes")]
+        )
+
+    def test_answers(self) -> None:
+        """
+        Calls are answered as the test says, or not at all.
+        """
+        self.here.messenger.answers = {"good": 7, "bad": CallFailed("call", "a test says so")}
+        self.assertEqual(self.successResultOf(self.here.call(2, "good")), 7)
+        self.failureResultOf(self.here.call(2, "bad"), CallFailed)
+        self.assertNoResult(self.here.call(2, "never"))
+        self.assertEqual(len(self.here.messenger.sent), 3)
+
+    def test_refused(self) -> None:
+        """
+        What can't be sent can't be sent here either.
+        """
+        for done in (self.here.send(2, "topic", {1}), self.here.call(2, "", 1)):
+            self.failureResultOf(done, AppError)
+        self.assertEqual(self.here.messenger.sent, [])

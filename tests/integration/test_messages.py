@@ -72,4 +72,5 @@ class MessagesTests(ClusterTestCase):
             answer = (await get(cluster.port, f"/call/{topic}")).decode()
             self.assertRegex(answer, expected)
         self.assertTrue(cluster.matching("ValueError: no such thing"))
+        await cluster.says("exited: killed by SIGKILL")
         await cluster.allReady(2)
