@@ -13,7 +13,8 @@ Importing this package imports neither Twisted nor a reactor.
 """
 
 from twisted_cluster.context import Context, current
+from twisted_cluster.missing import MISSING
 
 __version__ = "0.1.0"
 
-__all__ = ["Context", "__version__", "current"]
+__all__ = ["MISSING", "Context", "__version__", "current"]
