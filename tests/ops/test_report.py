@@ -71,6 +71,15 @@ class ReportTests(SynchronousTestCase):
             status = replace(FakeCluster().status(), shared=shared)
             self.assertIn(f"\n{line}\n", report(status.asDict(), 2000.0))
 
+    def test_dropped(self) -> None:
+        """
+        Messages that a worker did not get are told of, and only then.
+        """
+        status = FakeCluster().status()
+        self.assertNotIn("dropped", report(status.asDict(), 0.0))
+        told = report(replace(status, dropped=2).asDict(), 0.0)
+        self.assertIn("\n2 messages dropped: a worker did not read\n", told)
+
     def test_controlCharacters(self) -> None:
         """
         Nothing that an app says can do anything to the terminal.
