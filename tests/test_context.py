@@ -4,12 +4,13 @@ Tests for L{twisted_cluster.context}.
 
 from __future__ import annotations
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 import twisted_cluster
 from twisted_cluster import context
 from twisted_cluster.context import Context, Role
-from twisted_cluster.errors import AppError, CallFailed
+from twisted_cluster.errors import AppError, CallFailed, LeaseTimedOut
 from twisted_cluster.testing import pretendWorker
 from twisted_cluster.wire.messages import MASTER
 
@@ -117,3 +118,46 @@ class SayingTests(SynchronousTestCase):
         for done in (self.here.send(2, "topic", {1}), self.here.call(2, "", 1)):
             self.failureResultOf(done, AppError)
         self.assertEqual(self.here.messenger.sent, [])
+
+
+class SharingTests(SynchronousTestCase):
+    """
+    What an app shares when its test pretends to be a worker.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.here = pretendWorker(self.addCleanup, clock=self.clock)
+
+    def test_state(self) -> None:
+        """
+        The state is genuine, and is forgotten with the test.
+        """
+        seen: list[object] = []
+        self.here.state.watch("n", lambda key, value: seen.append(value))
+        self.successResultOf(self.here.state.increment("n"))
+        self.successResultOf(self.here.state.delete("n"))
+        self.assertEqual(seen, [1, twisted_cluster.MISSING])
+        other = pretendWorker(self.addCleanup)
+        self.assertEqual(other.state.version, 0)
+
+    def test_cache(self) -> None:
+        """
+        So is the cache, whose time is that of the test.
+        """
+        self.successResultOf(self.here.cache.set("a", 1, ttl=10.0))
+        self.assertEqual(self.successResultOf(self.here.cache.get("a")), 1)
+        self.clock.advance(10.0)
+        self.assertIsNone(self.successResultOf(self.here.cache.get("a")))
+
+    def test_leases(self) -> None:
+        """
+        So are leases.
+        """
+        first = self.successResultOf(self.here.lease("job"))
+        waiting = self.here.lease("job", timeout=5.0)
+        self.assertNoResult(waiting)
+        self.clock.advance(5.0)
+        self.failureResultOf(waiting, LeaseTimedOut)
+        first.release()
+        self.successResultOf(self.here.lease("job"))

@@ -54,7 +54,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ops": frozenset({"wire.admin"}),
     "service": frozenset({"backends", "master", "ops.admin", "policies", "shared"}),
     "tap": frozenset({"service", "ops", "policies"}),
-    "testing": frozenset({"context", "wire"}),
+    "testing": frozenset({"backends.memory", "context", "master.shared", "wire"}),
     "sentinel": frozenset(),
     "sessions": frozenset({"context", "wire.values"}),
     "singleton": frozenset({"context", "shared"}),

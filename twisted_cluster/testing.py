@@ -45,7 +45,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_cluster import context
-from twisted_cluster.errors import AppError, PeerError
+from twisted_cluster.backends.memory import MemoryBackend
+from twisted_cluster.errors import AppError, ChannelLost, PeerError
 from twisted_cluster.events import ExitStatus
 from twisted_cluster.interfaces import (
     RESERVED,
@@ -54,6 +55,7 @@ from twisted_cluster.interfaces import (
     IWorkerProcess,
     IWorkerSpawner,
 )
+from twisted_cluster.master.shared import Shared
 from twisted_cluster.wire import commands, preamble
 from twisted_cluster.wire.channel import (
     Channel,
@@ -607,21 +609,49 @@ class FakeWorker(Channel):
 
 
 def pretendWorker(
-    cleanUp: Callable[..., object], slot: int = 0, generation: int = 1
+    cleanUp: Callable[..., object],
+    slot: int = 0,
+    generation: int = 1,
+    clock: Clock | None = None,
 ) -> context.Context:
     """
     Have L{twisted_cluster.current} answer as in a worker until the test ends.
 
     @param cleanUp: The C{addCleanup} of the test.
+    @param clock: Tells when what is cached expires; by default one that stands
+        still.
     @return: The context, whose C{messageHandlers} and C{handlers} are what the
-        app registered, and whose C{messenger} is a L{FakeMessenger}.
+        app registered, and whose C{messenger} is a L{FakeMessenger}.  Its
+        state, cache and leases are genuine, and shared with nobody.
     """
     here = context.current()
     cleanUp(here.__dict__.update, dict(here.__dict__))
     here.__dict__.update(context.Context().__dict__)
     here.enter(context.Role.WORKER, slot, generation)
     here.messenger = FakeMessenger()
+    _shareAlone(here, clock or Clock())
     return here
+
+
+def _shareAlone(here: context.Context, clock: Clock) -> None:
+    """
+    Have what a master keeps for its workers kept for this process.
+    """
+    shared = Shared(clock, MemoryBackend(clock), NoWorkers())
+    shared.start()
+    here._commons = shared.commons
+
+
+class NoWorkers:
+    """
+    Delivers messages to workers, of which there are none.
+    """
+
+    def post(self, worker: Any, topic: str, data: bytes) -> Deferred[None]:
+        """
+        Refuse a message.
+        """
+        return fail(ChannelLost(f"there is no {worker}"))
 
 
 class FakeMessenger:
