@@ -142,10 +142,12 @@ class WorkerSession(Channel):
         return None
 
     def _startService(self, found: Any) -> Any:
-        self._service = IService(found)
-        self._service.privilegedStartService()
+        service = IService(found)
+        service.privilegedStartService()
+        # Before this has succeeded, twistd would not stop it either.
+        self._service = service
         _shedPrivileges(found)
-        return self._service.startService()
+        return service.startService()
 
     def _becomeReady(self) -> None:
         self._beat.start(self._plan.heartbeat)
