@@ -161,6 +161,6 @@ class DatagramTests(UnmodifiedTestCase):
             await cluster.says(f"replacement by generation {generation} done")
         done.append(True)
         await gatherResults(talks)
-        self.assertEqual({(one.pid, one.slot) for one in cluster.workers.values()}, answered)
+        self.assertLessEqual(answered, {(one.pid, one.slot) for one in cluster.workers.values()})
         await self._ask(peers)
         self.assertEqual({cluster.workers[one._pid or 0].generation for one in peers}, {3})
