@@ -78,7 +78,9 @@ class BinderTests(SynchronousTestCase):
         """
         What is raised when a port is asked for; nothing is left open.
         """
-        error = self.assertRaises(CannotListenError, self.binder.bind, *arguments)
+        error: CannotListenError = self.assertRaises(
+            CannotListenError, self.binder.bind, *arguments
+        )
         self.assertEqual(openDescriptors(), self.before)
         return error
 

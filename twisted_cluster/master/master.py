@@ -110,9 +110,8 @@ class Master:
         self.events = EventStream(self._subscriberFailed)
         self.events.subscribe(Journal().write)
         self._dispatcher = self._makeDispatcher()
-        self._listeners = Listeners(
-            reactor, self._dispatcher, self.events, now, kernel.listeningDescriptors()
-        )
+        self._inherited = kernel.listeningDescriptors()
+        self._listeners = Listeners(reactor, self._dispatcher, self.events, now, self._inherited)
         self._spawner = makeSpawner(self)
         self._supervisor = self._makeSupervisor(randomness or random.Random(), usage)
         self._reloader = Reloader(self._supervisor, self.events, config.reloadParallel, now)
@@ -404,6 +403,7 @@ class Master:
             config.reactor,
             self._logTimes,
             systemdNames(),
+            tuple(sorted(self._inherited)),
         )
 
     def _share(self) -> dict[int, int]:
