@@ -108,7 +108,7 @@ def running() -> Deferred[None]:
     """
     from twisted.internet import reactor
 
-    done: Deferred[None] = deferLater(reactor, 0)  # type: ignore[arg-type]
+    done: Deferred[None] = deferLater(reactor, 0)
     return done
 
 
