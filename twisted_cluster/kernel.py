@@ -114,6 +114,17 @@ def nameProcess(name: str) -> None:
         return
 
 
+def isOpen(descriptor: int) -> bool:
+    """
+    Whether this process has a descriptor of that number.
+    """
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def isListening(descriptor: int) -> bool:
     """
     Whether a descriptor is an open socket that listens for connections.

@@ -81,6 +81,7 @@ class FakeReactor(Clock):
     @ivar running: Whether L{stop} has not been called yet.
     @ivar whenRunning: What L{callWhenRunning} was given; never called, so that
         a service under test does not take over the signals of its test.
+    @ivar triggers: What L{addSystemEventTrigger} was given; never called either.
     @ivar spawned: The arguments of each L{spawnProcess}.
     @ivar turns: How many turns there have been.
     """
@@ -89,6 +90,7 @@ class FakeReactor(Clock):
         super().__init__()
         self.running = True
         self.whenRunning: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self.triggers: list[tuple[Any, ...]] = []
         self.spawned: list[tuple[Any, ...]] = []
         self.turns = 0
         self._readers: dict[Any, None] = {}
@@ -130,6 +132,14 @@ class FakeReactor(Clock):
         Remember a call.
         """
         self.whenRunning.append((call, arguments))
+
+    def addSystemEventTrigger(
+        self, phase: str, event: str, call: Callable[..., object], *arguments: Any
+    ) -> None:
+        """
+        Remember a call.
+        """
+        self.triggers.append((phase, event, call, *arguments))
 
     def callFromThread(self, call: Callable[..., object], *arguments: Any) -> None:
         """

@@ -148,10 +148,12 @@ class DatagramTests(UnmodifiedTestCase):
     ) -> None:
         done: list[bool] = []
 
+        answered: set[tuple[int | None, int]] = set()
+
         async def goOn(peer: DatagramVisit, slot: int) -> None:
             while not done:
                 await peer.ask()
-                self.assertEqual(peer.slot(cluster), slot)
+                answered.add((peer.owner(cluster), slot))
 
         talks = [Deferred.fromCoroutine(goOn(*pair)) for pair in zip(peers, slots)]
         for generation in (2, 3):
@@ -159,5 +161,6 @@ class DatagramTests(UnmodifiedTestCase):
             await cluster.says(f"replacement by generation {generation} done")
         done.append(True)
         await gatherResults(talks)
+        self.assertLessEqual(answered, {(one.pid, one.slot) for one in cluster.workers.values()})
         await self._ask(peers)
         self.assertEqual({cluster.workers[one._pid or 0].generation for one in peers}, {3})

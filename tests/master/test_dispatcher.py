@@ -630,6 +630,23 @@ class DispatcherTests(SynchronousTestCase):
         self.dispatcher.throttle(new.recipient, False)
         self.assertEqual(new.sent, [1])
 
+    def test_givenBackUnscheduled(self) -> None:
+        """
+        When the worker that it waits for gets no more connections, it goes to
+        one of the generation before.
+        """
+        old = self.worker()
+        self.served(old, 1)
+        kept = self.worker(1)
+        new = Worker(2, CREDIT, 2)
+        self.dispatcher.schedule(new.recipient)
+        self.dispatcher.unschedule(old.recipient)
+        new.recipient.credit = 0
+        self.bench.giveBack(old, 1)
+        self.assertEqual(self.dispatcher.waiting, 1)
+        self.dispatcher.unschedule(new.recipient)
+        self.assertEqual((self.dispatcher.waiting, len(kept.sent)), (0, 1))
+
     def test_givenBackLost(self) -> None:
         """
         The worker that was to go on with a connection dies: it goes to

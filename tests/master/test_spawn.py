@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -101,6 +102,16 @@ class LineRelayTests(SynchronousTestCase):
         self.assertEqual(observer.lines[-1], "xxxxx\ufffd")
 
 
+def running() -> Deferred[None]:
+    """
+    Await that the reactor runs.
+    """
+    from twisted.internet import reactor
+
+    done: Deferred[None] = deferLater(reactor, 0)
+    return done
+
+
 class ExecSpawnerTests(TestCase):
     """
     Fresh interpreters, for real.
@@ -147,6 +158,9 @@ class ExecSpawnerTests(TestCase):
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         process = self.spawner().spawn(0, 1, theirs, observer)
+        # A process that has ended by the time the reactor starts would have
+        # trial crash it while it starts, which it does not get over.
+        await running()
         process.signal(signal.SIGKILL)
         self.assertEqual(await observer.ended, ExitStatus(signal=signal.SIGKILL))
 

@@ -58,6 +58,7 @@ plans = st.builds(
     drainTimeout=times,
     reactor=st.none() | texts,
     logTimes=st.booleans(),
+    inherited=st.lists(st.integers(0)).map(tuple),
     protocol=st.just(PROTOCOL_VERSION),
 )
 

@@ -178,6 +178,29 @@ class BootTests(SessionTestCase):
         self.begin(Broken())
         self.assertFailed("app", "fails to start: RuntimeError: no database", "startService")
 
+    def test_serviceCantBind(self) -> None:
+        """
+        One that fails before it is started, where ports are bound, is not
+        stopped either: it need not be able to.
+        """
+        stops: list[bool] = []
+
+        class Broken(Service):
+            """Can't be bound."""
+
+            def privilegedStartService(self) -> None:
+                """Fail."""
+                raise RuntimeError("no port")
+
+            def stopService(self) -> None:
+                """Remember."""
+                stops.append(True)
+
+        self.interceptHere()
+        self.begin(Broken())
+        self.assertFailed("app", "fails to start: RuntimeError: no port", "privilegedStartService")
+        self.assertEqual(stops, [])
+
     def test_encodeBootFailed(self) -> None:
         """
         However long and strange the reason is, it can be told.

@@ -270,6 +270,8 @@ class Dispatcher:
             self._scheduled.remove(recipient)
             self._compare()
             self._rebuild()
+            # What waited for its credit may go to an older generation now.
+            self._place()
 
     def submit(self, connection: Connection) -> None:
         """

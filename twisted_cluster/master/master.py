@@ -125,9 +125,8 @@ class Master:
         self.events = EventStream(self._subscriberFailed)
         self.events.subscribe(Journal().write)
         self._dispatcher = self._makeDispatcher()
-        self._listeners = Listeners(
-            reactor, self._dispatcher, self.events, now, kernel.listeningDescriptors()
-        )
+        self._inherited = kernel.listeningDescriptors()
+        self._listeners = Listeners(reactor, self._dispatcher, self.events, now, self._inherited)
         self.messages = Messages(reactor, self._readyWorkers, self.events, now)
         self.shared = self._makeShared(backend)
         self.hosts = self._makeHosts(backend)
@@ -481,6 +480,7 @@ class Master:
             config.reactor,
             self._logTimes,
             systemdNames(),
+            tuple(sorted(self._inherited)),
         )
 
     def _share(self) -> dict[int, int]:

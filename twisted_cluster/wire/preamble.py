@@ -60,6 +60,8 @@ class Preamble:
     @ivar logTimes: Whether log lines need a time of their own.
     @ivar systemd: The names of the descriptors that the master has from
         systemd, in order; empty names for those that have none.
+    @ivar inherited: The numbers of all listening descriptors that the master
+        was started with.
     """
 
     slot: int | None
@@ -74,6 +76,7 @@ class Preamble:
     reactor: str | None = None
     logTimes: bool = True
     systemd: tuple[str, ...] = ()
+    inherited: tuple[int, ...] = ()
     protocol: int = PROTOCOL_VERSION
 
 
@@ -151,6 +154,7 @@ def _fromFields(fields: dict[str, Any]) -> Preamble:
     )
     fields["path"] = tuple(fields["path"])
     fields["systemd"] = tuple(fields["systemd"])
+    fields["inherited"] = tuple(fields["inherited"])
     fields["listeners"] = tuple(_listener(plan) for plan in fields["listeners"])
     return Preamble(**fields)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet.error import CannotListenError
+from twisted.protocols.amp import TooLong
 
 from twisted_cluster.errors import PeerError
 from twisted_cluster.wire import commands
@@ -42,7 +43,9 @@ class Binder:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        channel.setblocking(True)
+        self._rest = b""
+        self._descriptors: list[int] = []
+        self._owed = 0
         channel.settimeout(PATIENCE)
 
     def bind(
@@ -61,25 +64,29 @@ class Binder:
 
         @raise CannotListenError: if that can't be, with the system's error.
         """
-        request = commands.encode(
-            commands.Bind,
-            kind=kind,
-            address=os.fsencode(address),
-            port=port,
-            backlog=backlog,
-            mode=mode,
-            wantPID=wantPID,
-            order=order,
-        )
         try:
+            request = commands.encode(
+                commands.Bind,
+                kind=kind,
+                address=os.fsencode(address),
+                port=port,
+                backlog=backlog,
+                mode=mode,
+                wantPID=wantPID,
+                order=order,
+            )
             self._channel.sendall(request)
-            box, descriptors = self._answer()
-        except (OSError, PeerError) as error:
+            self._owed += 1
+            return self._answer()
+        except TooLong as error:
+            cause = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            raise CannotListenError(address, port, cause) from error
+        except PeerError as error:
+            self.close()
+            cause = OSError(errno.EPROTO, str(error))
+            raise CannotListenError(address, port, cause) from error
+        except OSError as error:
             raise CannotListenError(address, port, _reason(error)) from error
-        if box[b"_command"] == commands.Bound.commandName and len(descriptors) == 1:
-            return Bound(numberFrom(box, b"listener"), socket.socket(fileno=descriptors[0]))
-        closeDescriptors(descriptors)
-        raise CannotListenError(address, port, _refusal(box))
 
     def unbind(self, listener: int) -> None:
         """
@@ -96,29 +103,66 @@ class Binder:
         Ask no more.
         """
         self._channel.close()
+        closeDescriptors(self._descriptors)
+        self._descriptors.clear()
 
-    def _answer(self) -> tuple[dict[bytes, bytes], list[int]]:
-        data = b""
-        descriptors: list[int] = []
-        while True:
-            part, more, _, _ = socket.recv_fds(self._channel, _READ_SIZE, 1)
-            for descriptor in more:
-                os.set_inheritable(descriptor, False)
-            descriptors += more
-            data += part
-            if not part:
-                raise OSError(errno.EPIPE, "the master is gone")
-            box, _ = parseBox(data, 0)
-            if box is not None:
-                return box, descriptors
+    def _answer(self) -> Bound:
+        """
+        What the master answers to the last request; the answers to earlier
+        ones that were given up come first.
+        """
+        while self._owed > 1:
+            self._undo(self._next())
+        return self._take(self._next())
+
+    def _next(self) -> dict[bytes, bytes]:
+        box, end = parseBox(self._rest, 0)
+        while box is None:
+            self._receive()
+            box, end = parseBox(self._rest, 0)
+        self._rest = self._rest[end:]
+        self._owed -= 1
+        return box
+
+    def _take(self, box: dict[bytes, bytes]) -> Bound:
+        """
+        @raise OSError: if it is not bound, or this process has no descriptor
+            left for it.
+        """
+        command = box.get(b"_command")
+        if command == commands.NotBound.commandName:
+            raise OSError(numberFrom(box, b"errno") or errno.EINVAL, _reasonIn(box))
+        if command != commands.Bound.commandName:
+            raise PeerError("the master's answer makes no sense")
+        listener = numberFrom(box, b"listener")
+        if not self._descriptors:
+            self.unbind(listener)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return Bound(listener, socket.socket(fileno=self._descriptors.pop(0)))
+
+    def _undo(self, box: dict[bytes, bytes]) -> None:
+        try:
+            late = self._take(box)
+        except OSError:
+            return
+        late.socket.close()
+        self.unbind(late.listener)
+
+    def _receive(self) -> None:
+        part, descriptors, _, _ = socket.recv_fds(self._channel, _READ_SIZE, 1)
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        self._descriptors += descriptors
+        self._rest += part
+        if not part:
+            raise OSError(errno.EPIPE, "the master is gone")
 
 
-def _reason(error: Exception) -> OSError:
+def _reason(error: OSError) -> OSError:
     if isinstance(error, TimeoutError):
         return OSError(errno.ETIMEDOUT, f"the master has not answered for {PATIENCE:g} s")
-    return error if isinstance(error, OSError) else OSError(errno.EPROTO, str(error))
+    return error
 
 
-def _refusal(box: dict[bytes, Any]) -> OSError:
-    reason = box.get(b"reason", b"the master's answer makes no sense").decode("utf-8", "replace")
-    return OSError(int(box.get(b"errno", b"0")) or errno.EINVAL, reason)
+def _reasonIn(box: dict[bytes, bytes]) -> str:
+    return box.get(b"reason", b"").decode("utf-8", "replace")

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from twisted_cluster import context, kernel
@@ -47,7 +48,9 @@ def begin(isTemplate: bool) -> tuple[socket.socket, Preamble, Binder | None] | i
     try:
         channel = socket.socket(fileno=CHANNEL_DESCRIPTOR)
         channel.set_inheritable(False)
-        plan, binder = (preamble.read(channel), None) if isTemplate else receive(channel)
+        plan, asking = (preamble.read(channel), None) if isTemplate else preamble.receive(channel)
+        channel = vacate(channel, plan.inherited)
+        binder = None if asking is None else Binder(vacate(asking, plan.inherited))
     except (OSError, PeerError, ValueError) as error:
         sys.stderr.write(f"can't work: {error}; workers are started by the master\n")
         return NO_MASTER
@@ -64,6 +67,32 @@ def receive(channel: socket.socket) -> tuple[Preamble, Binder]:
     """
     plan, binding = preamble.receive(channel)
     return plan, Binder(binding)
+
+
+def vacate(sock: socket.socket, numbers: Collection[int]) -> socket.socket:
+    """
+    Leave C{numbers}, which an app that has been told so takes for descriptors
+    of its own and may close, to nothing of importance.
+
+    @return: C{sock}, under another number if it had one of these.
+    """
+    for number in numbers:
+        if not kernel.isOpen(number):
+            _occupy(number)
+    if sock.fileno() not in numbers:
+        return sock
+    moved = sock.dup()
+    number = sock.fileno()
+    sock.close()
+    _occupy(number)
+    return moved
+
+
+def _occupy(number: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing != number:
+        os.dup2(nothing, number, inheritable=False)
+        os.close(nothing)
 
 
 def offerDescriptors(plan: Preamble) -> None:
@@ -222,6 +251,7 @@ def attach(
 
     session.onExit = exit
     ChannelTransport(channel, session, running)
+    running.addSystemEventTrigger("before", "shutdown", session.reactorStops)
     if threading.current_thread() is threading.main_thread():
         # Twisted's own handler, set when the reactor starts, stops at once.
         running.callWhenRunning(

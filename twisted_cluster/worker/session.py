@@ -164,10 +164,12 @@ class WorkerSession(Channel):
         return None
 
     def _startService(self, found: Any) -> Any:
-        self._service = IService(found)
-        self._service.privilegedStartService()
+        service = IService(found)
+        service.privilegedStartService()
+        # Before this has succeeded, twistd would not stop it either.
+        self._service = service
         _shedPrivileges(found)
-        return self._service.startService()
+        return service.startService()
 
     def _becomeReadyWithState(self) -> Deferred[None]:
         """
@@ -526,6 +528,21 @@ class WorkerSession(Channel):
                 self._exit(0)
             self._reactor.callLater(self._plan.drainTimeout, self._exit, 0)
 
+    def reactorStops(self) -> Any:
+        """
+        The reactor is being stopped, perhaps by the app itself.
+
+        @return: A Deferred that fires when the app's service has stopped.
+        """
+        if self._stopping:
+            return None
+        self._stopping = True
+        return self._stopService()
+
+    def _stopService(self) -> Any:
+        service, self._service = self._service, None
+        return self._stopAll([] if service is None else [service.stopService])
+
     def _exit(self, code: int) -> None:
         """
         Stop the app, then the process.
@@ -533,8 +550,7 @@ class WorkerSession(Channel):
         if self._stopping:
             return
         self._stopping = True
-        service, self._service = self._service, None
-        done = self._stopAll([] if service is None else [service.stopService])
+        done = self._stopService()
         # What the service has left open.
         done.addCallback(lambda _: self._stopAll(self._stops()))
         done.addCallback(lambda _: self.onExit(code))
