@@ -120,6 +120,15 @@ def _forget(kind: Any, name: str) -> None:
         delattr(kind, name)
 
 
+def snapshotBox() -> bytes:
+    """
+    What a master says first: that the state is empty.
+    """
+    data = sharing.encodeSnapshot(Snapshot("epoch", 0, {}))
+    envelope = Envelope(Kind.MESSAGE, 0, MASTER, 0, 0.0, sharing.SNAPSHOT, data)
+    return Packet(STATE_LANE, envelope.encode()).box(0)
+
+
 class FakeMaster(Channel):
     """
     The master's end.
@@ -159,14 +168,7 @@ class FakeMaster(Channel):
     def makeConnection(self, transport: Any) -> None:
         """Begin with the state, as a master does."""
         super().makeConnection(transport)
-        self.tell(sharing.SNAPSHOT, sharing.encodeSnapshot(Snapshot("epoch", 0, {})))
-
-    def tell(self, topic: str, data: bytes) -> None:
-        """
-        Say something about state, cache or leases.
-        """
-        envelope = Envelope(Kind.MESSAGE, 0, MASTER, 0, 0.0, topic, data)
-        self.transport.write(Packet(STATE_LANE, envelope.encode()).box(0))
+        self.transport.write(snapshotBox())
 
     def _said(self, lane: int, parts: Sequence[bytes]) -> None:
         self.said.append(decode(b"".join(parts)))

@@ -27,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import Lines, closeIfOpen, identity, isOpen, openDescriptors, socketPair
 from tests.wire.test_preamble import PLAN
-from tests.worker.case import FakeBinder
+from tests.worker.case import FakeBinder, snapshotBox
 from twisted_cluster.errors import AppLoadError
 from twisted_cluster.sources import Source, SourceKind
 from twisted_cluster.testing import FakeReactor
@@ -352,6 +352,7 @@ class ProgramTests(SynchronousTestCase):
         self.errors = textFile(self)
         self.patch(sys, "stderr", self.errors)
         self.ours, self.theirs = socketPair(self)
+        self.ours.sendall(snapshotBox())
         self.interception = Interception(FakeBinder())  # type: ignore[arg-type]
 
     def run_(self, program: str) -> int:
