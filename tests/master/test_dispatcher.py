@@ -25,7 +25,13 @@ from zope.interface.verify import verifyObject
 
 from twisted_cluster.errors import PeerError
 from twisted_cluster.interfaces import Account, ILoad, Peer
-from twisted_cluster.master.dispatcher import MAX_ATTEMPTS, Connection, Dispatcher, Recipient
+from twisted_cluster.master.dispatcher import (
+    MAX_ABANDONED,
+    MAX_ATTEMPTS,
+    Connection,
+    Dispatcher,
+    Recipient,
+)
 
 CREDIT = 4
 
@@ -629,6 +635,15 @@ class DispatcherTests(SynchronousTestCase):
         self.assertEqual((self.dispatcher.waiting, self.dispatcher.capacity), (1, CREDIT))
         self.dispatcher.throttle(new.recipient, False)
         self.assertEqual(new.sent, [1])
+
+    def test_abandonedMany(self) -> None:
+        """
+        An app that opens and closes ports for ever does not make the master
+        grow.
+        """
+        for listener in range(MAX_ABANDONED + 10):
+            self.dispatcher.abandon(listener, "it is closed")
+        self.assertEqual(len(self.dispatcher._abandoned), MAX_ABANDONED)
 
     def test_givenBackUnscheduled(self) -> None:
         """

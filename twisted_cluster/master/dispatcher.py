@@ -24,6 +24,10 @@ from twisted_cluster.kernel import NO_PROGRESS, Progress
 MAX_ATTEMPTS = 10
 """To how many workers a connection is given before it is shed."""
 
+MAX_ABANDONED = 1000
+"""How many listeners that are no more are remembered: connections that were
+accepted on older ones have long found an end."""
+
 _WORN = f"{MAX_ATTEMPTS} workers were lost over it"
 
 Choose = Callable[[Sequence["Recipient"], Peer], "Recipient"]
@@ -253,6 +257,8 @@ class Dispatcher:
         back.
         """
         self._abandoned[listener] = reason
+        if len(self._abandoned) > MAX_ABANDONED:
+            del self._abandoned[next(iter(self._abandoned))]
         for queue in (self._waiting, self._returned):
             ownerless = [one for one in queue if one.listener == listener]
             kept = [one for one in queue if one.listener != listener]
