@@ -118,7 +118,8 @@ def cannotListen(error: CannotListenError) -> AppLoadError:
     """
     cause = error.socketError
     text = getattr(cause, "strerror", None) or str(cause)
-    where = ":".join(str(part) for part in (error.interface, error.port) if part or part == 0)
+    port = os.fsdecode(error.port) if isinstance(error.port, bytes) else str(error.port)
+    where = f"{error.interface}:{port}" if error.interface else port.replace("\0", "@", 1)
     return WrongName(f"can't listen on {where}: {text}; stop what uses it or choose another one")
 
 
@@ -155,8 +156,17 @@ def _runScript(source: Source) -> None:
     if not os.path.isfile(source.name):
         raise WrongName(f"there is no script {source.name}")
     sys.argv = [source.name, *source.arguments]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(source.name)))
+    _findBeside(source.name)
     runpy.run_path(source.name, run_name="__main__")
+
+
+def _findBeside(script: str) -> None:
+    """
+    Have modules found where the interpreter finds those of a script first.
+    """
+    directory = os.path.dirname(os.path.realpath(script))
+    if sys.path[:1] != [directory]:
+        sys.path.insert(0, directory)
 
 
 def _exitCode(error: SystemExit) -> int:
@@ -169,14 +179,19 @@ def _exitCode(error: SystemExit) -> int:
 def _moduleSpec(name: str) -> Any:
     """
     Where the code of a module, or of a package's C{__main__}, is; L{None} if
-    there is none.
+    there is none.  Imports the packages that it is in, whose own errors are
+    passed on.
     """
+    if name.startswith(".") or name in ("", "__main__"):
+        return None
     try:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.submodule_search_locations is not None:
             spec = importlib.util.find_spec(f"{name}.__main__")
-    except (ImportError, ValueError, AttributeError):
-        return None
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            return None
+        raise
     return spec
 
 
@@ -194,14 +209,18 @@ def preload(source: Source) -> Any:
     if source.kind is SourceKind.PLUGIN:
         _preloadPlugin(source.name)
     elif source.kind is SourceKind.MODULE:
-        spec = _moduleSpec(source.name)
-        if spec is not None:
-            importAhead(_sourceOf(spec.origin), package=spec.parent or "")
+        _try(lambda: _preloadModule(source.name))
     else:
         if source.kind is SourceKind.SCRIPT:
-            sys.path.insert(0, os.path.dirname(os.path.abspath(source.name)))
+            _findBeside(source.name)
         importAhead(_sourceOf(source.name))
     return None
+
+
+def _preloadModule(name: str) -> None:
+    spec = _moduleSpec(name)
+    if spec is not None:
+        importAhead(_sourceOf(spec.origin), package=spec.parent or "")
 
 
 def _preloadPlugin(name: str) -> None:
@@ -237,35 +256,32 @@ def importAhead(tree: ast.Module, package: str = "") -> None:
     """
     for statement in tree.body:
         if isinstance(statement, ast.Import):
-            names = [alias.name for alias in statement.names]
+            done = all(_try(partial(_importModule, alias.name)) for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
-            names = [_absolute(statement, package)]
-            names += [f"{names[0]}.{alias.name}" for alias in statement.names]
-        elif _isHarmless(statement):
-            continue
+            done = _try(partial(_importFrom, statement, package))
         else:
+            done = _isHarmless(statement)
+        if not done:
             return
-        if not all([_importOne(name, names[0]) for name in names]):
-            return
 
 
-def _absolute(statement: ast.ImportFrom, package: str) -> str:
-    if not statement.level:
-        return statement.module or ""
-    above = package.split(".")[: len(package.split(".")) - statement.level + 1]
-    return ".".join([*above, statement.module] if statement.module else above)
+def _importModule(name: str) -> None:
+    if name not in _NEVER:
+        importlib.import_module(name)
 
 
-def _importOne(name: str, module: str) -> bool:
+def _importFrom(statement: ast.ImportFrom, package: str) -> None:
     """
-    @return: Whether to go on.
+    Import the module, and those of its names that are modules themselves.
     """
-    if name != module and (hasattr(sys.modules.get(module), name.rpartition(".")[2])):
-        return True
-    if name.endswith(".*") or name in _NEVER:
-        return True
-    # A name that is no module is an attribute that the module makes up later.
-    return _try(lambda: importlib.import_module(name)) or name != module
+    name = importlib.util.resolve_name("." * statement.level + (statement.module or ""), package)
+    if name in _NEVER:
+        return
+    module = importlib.import_module(name)
+    for alias in statement.names:
+        inner = f"{name}.{alias.name}"
+        if alias.name != "*" and inner not in _NEVER and not hasattr(module, alias.name):
+            importlib.import_module(inner)
 
 
 _NEVER = frozenset({"__future__", "twisted.internet.reactor"})
@@ -273,8 +289,14 @@ _NEVER = frozenset({"__future__", "twisted.internet.reactor"})
 
 
 def _isHarmless(statement: ast.stmt) -> bool:
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return not statement.decorator_list
+    """
+    Whether a statement does nothing that an import could depend on.  The
+    making of a class may do anything.
+    """
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        head = [one for one in (statement.args, statement.returns) if one is not None]
+        calls = [node for part in head for node in ast.walk(part) if isinstance(node, ast.Call)]
+        return not statement.decorator_list and not calls
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
