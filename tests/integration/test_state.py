@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.defer import DeferredList, ensureDeferred, gatherResults
 
 from tests.integration.clients import get
-from tests.integration.harness import Cluster, ClusterTestCase
-from tests.integration.test_redis import ask
+from tests.integration.harness import PATIENCE, Cluster, ClusterTestCase, reactor
+from tests.integration.test_redis import answerOf, ask
 
 WORKERS = 8
 
@@ -118,3 +118,40 @@ class LifeTests(ClusterTestCase):
         self.assertNoResult(waiting)
         os.kill(cluster.ready()[1 - slot], signal.SIGKILL)
         self.assertGreater(await waiting, first)
+
+
+class OnceTests(ClusterTestCase):
+    """
+    The app C{once}.
+    """
+
+    async def doing(self, cluster: Cluster) -> int:
+        """
+        Wait until a worker that is Ready does the job.
+
+        @return: Its process.
+        """
+        end = reactor.seconds() + PATIENCE
+        while (found := (await answerOf(cluster, ""))["doing"]) not in cluster.ready().values():
+            self.assertLess(reactor.seconds(), end, f"{found} does the job")
+        return int(found)
+
+    async def test_computedOnce(self) -> None:
+        """
+        Of workers that ask at the same time one computes, and the watch of
+        each is called once.
+        """
+        cluster = await self.cluster("once:resource")
+        await gatherResults([ensureDeferred(answerOf(cluster, "")) for _ in range(8)])
+        answers = [await answerOf(cluster, "") for _ in range(4)]
+        self.assertEqual([answer["seen"] for answer in answers], [[1]] * 4)
+
+    async def test_jobOfTheDead(self) -> None:
+        """
+        The job of a worker that is killed is another one's.
+        """
+        cluster = await self.cluster("once:resource")
+        first = await self.doing(cluster)
+        os.kill(first, signal.SIGKILL)
+        await cluster.says(r"\] ready", times=3)
+        self.assertNotEqual(await self.doing(cluster), first)
