@@ -155,3 +155,15 @@ class OnceTests(ClusterTestCase):
         os.kill(first, signal.SIGKILL)
         await cluster.says(r"\] ready", times=3)
         self.assertNotEqual(await self.doing(cluster), first)
+
+    async def test_jobOfTheReplaced(self) -> None:
+        """
+        After a reload the job is done by the new generation.
+        """
+        cluster = await self.cluster("once:resource")
+        first = await self.doing(cluster)
+        finished = await cluster.ctl("reload")
+        self.assertEqual(finished.code, 0, finished.err)
+        second = await self.doing(cluster)
+        self.assertNotEqual(second, first)
+        self.assertIn(second, [cluster.lastOf(slot, 2) for slot in (0, 1)])
