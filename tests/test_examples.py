@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, loadApplication
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python import components
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
@@ -153,6 +156,57 @@ class NamesTests(ExampleTestCase):
         factory = self.load("names").factory
         self.assertTrue(verifyObject(IProtocolFactory, factory))
         self.assertTrue(verifyObject(IMigratable, factory.buildProtocol(None)))
+
+
+class EchoTests(ExampleTestCase):
+    """
+    examples/echo.py
+    """
+
+    def test_line(self) -> None:
+        """
+        A line comes back with the number of the process.
+        """
+        protocol = self.load("echo").Echo()
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"hello\nrest")
+        self.assertEqual(transport.value(), b"%d hello\n" % os.getpid())
+
+
+class OnceTests(ExampleTestCase):
+    """
+    examples/once.tac
+    """
+
+    def runs(self, role: Role, slot: int | None) -> int:
+        """
+        How often the job is done in three periods at some place.
+        """
+        application = loadApplication(str(EXAMPLES / "once.tac"), "python")
+        job = next(one for one in IServiceCollection(application) if hasattr(one, "step"))
+        clock = Clock()
+        times: list[float] = []
+        job.clock, job.call = clock, (lambda: times.append(clock.seconds()), (), {})
+        self.place(role, slot, 1)
+        job.startService()
+        clock.pump([job.step] * 3)
+        self.successResultOf(maybeDeferred(job.stopService))
+        clock.pump([job.step] * 3)
+        return len(times)
+
+    def test_slotZero(self) -> None:
+        """
+        Slot 0 does the job until it is stopped, and no other slot does.
+        """
+        self.assertEqual(self.runs(Role.WORKER, 0), 4)
+        self.assertEqual(self.runs(Role.WORKER, 1), 0)
+
+    def test_plain(self) -> None:
+        """
+        So does a plain process.
+        """
+        self.assertEqual(self.runs(Role.MASTER, None), 4)
 
 
 class _Load:

@@ -123,6 +123,38 @@ class ExampleTests(ClusterTestCase):
         client.send(f"GET {path} HTTP/1.0\r\nCookie: {cookie}\r\n\r\n".encode("ascii"))
         return (await client.end()).decode("ascii").partition("\r\n\r\n")[2]
 
+    async def test_echo(self) -> None:
+        """
+        examples/echo.py is a script, and each of its workers answers.
+        """
+        script = os.path.join(EXAMPLES, "echo.py")
+        cluster = self.launch("--workers", "2", "--script", script, "0", env=FIRST)
+        await cluster.allReady(2)
+        said = set()
+        for _ in range(2):
+            client = await connect(cluster.port)
+            client.send(b"hello\n")
+            said.add(await client.matching(re.compile(rb"\n")))
+        pids = cluster.ready().values()
+        self.assertEqual(said, {b"%d hello\n" % pid for pid in pids})
+
+    async def test_once(self) -> None:
+        """
+        examples/once.tac is served by two workers, one of which does the job.
+        """
+        text = Path(EXAMPLES, "once.tac").read_text(encoding="utf-8")
+        self.assertEqual(text.count("tcp:8007"), 1)
+        path = self.write("once.tac", text.replace("tcp:8007", LOCAL))
+        cluster = self.launch("--workers", "2", "--tac", path, env=FIRST)
+        await cluster.allReady(2)
+        client = await connect(cluster.port)
+        client.send(b"hello")
+        await client.matching(re.compile(rb"hello"))
+        self.assertEqual(len(cluster.matching("sweeping in slot 0$")), 1)
+        self.assertEqual(len(cluster.matching("sweeping in slot")), 1)
+        await cluster.stop()
+        self.assertEqual(cluster.matching("Traceback|Unhandled"), [])
+
     async def test_embedded(self) -> None:
         """
         examples/embedded.tac is a cluster without the command.
