@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import endpoints, tcp, udp, unix
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.python import log
 
@@ -34,6 +36,12 @@ _LOCAL_HINT = (
 _LATE = 1 << 20
 """What is added to the order of ports that are opened after start-up: a worker
 that starts later must not take its first ones for them."""
+
+
+_ADDRESSES: dict[int, Any] = {
+    socket.AF_INET: IPv4Address,
+    socket.AF_INET6: IPv6Address,
+}
 
 
 class Interception:
@@ -110,9 +118,7 @@ class Interception:
                 original(port)
                 return
             bound = self._bindStream(binder, port)
-        self._adoptInto(port, bound)
-        original(port)
-        self._attach(port, bound)
+        self._begin(port, bound, original)
 
     def _bindStream(self, binder: Binder, port: Any) -> Bound:
         order = self._order(port.interface) if port.port == 0 else 0
@@ -130,16 +136,7 @@ class Interception:
                 original(port)
                 return
             bound = self._bindPath(binder, port)
-        self._adoptInto(port, bound)
-        port.lockFile = None
-        # What Twisted's own does, less what touches the path.
-        log.msg(f"{port._getLogPrefix(port.factory)} starting on {port._bindPath!r}")
-        port.factory.doStart()
-        port.connected = True
-        port.socket, port._preexistingSocket = port._preexistingSocket, None
-        port.fileno = port.socket.fileno
-        port.numberAccepts = 100
-        self._attach(port, bound)
+        self._begin(port, bound, _startOnPath)
 
     def _bindPath(self, binder: Binder, port: Any) -> Bound:
         path = os.fsdecode(port._bindPath)
@@ -161,22 +158,42 @@ class Interception:
             raise CannotListenError(interface, port, OSError(taken, os.strerror(taken)))
         return bound
 
-    def _adoptInto(self, port: Any, bound: Bound) -> None:
+    def _begin(self, port: Any, bound: Bound, start: Callable[[Any], None]) -> None:
+        """
+        Have C{start} make C{port} listen on what was bound.
+        """
         port._preexistingSocket = bound.socket
         # The master, and others, listen on the same socket.
         port._shouldShutdown = False
         port.startReading = _doNothing
-
-    def _attach(self, port: Any, bound: Bound) -> None:
+        # What the operator named may be of another family than the app thinks.
+        kind = _ADDRESSES.get(bound.socket.family)
+        if kind is not None:
+            port.addressFamily, port._addressType = bound.socket.family, kind
+        try:
+            start(port)
+        except BaseException:
+            # The app's factory has failed: nothing listens, and it may try again.
+            port._preexistingSocket = None
+            del port.startReading
+            self._giveBack(bound)
+            raise
         port.clusterListener = bound.listener
         self.ports[bound.listener] = AppPort(bound.listener, port, lambda: self.watch)
+
+    def _giveBack(self, bound: Bound) -> None:
+        bound.socket.close()
+        self._ask(bound.listener).unbind(bound.listener)
 
     def _streamLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
         # Both the app and the session may have asked for it in the same turn,
         # and Twisted's port ends as often as it is asked to.
         if port.connected:
-            original(port, reason)
-            self._detach(port)
+            try:
+                original(port, reason)
+            finally:
+                # The app's factory may fail; the port is closed all the same.
+                self._detach(port)
 
     def _pathLost(self, original: Callable[..., None], port: Any, reason: Any) -> None:
         if getattr(port, "clusterListener", None) is None:
@@ -189,12 +206,15 @@ class Interception:
         listener = getattr(port, "clusterListener", None)
         if listener is not None:
             port.clusterListener = None
-            port.__dict__.pop("startReading", None)
+            del port.startReading
             del self.ports[listener]
-            # A reactor that is being stopped closes all there is: the port is
-            # wanted still, by whoever comes next.
-            if not getattr(port.reactor, "_startedBefore", False):
-                self._ask(port.port).unbind(listener)
+            self._unbind(port, listener)
+
+    def _unbind(self, port: Any, listener: int) -> None:
+        # A reactor that is being stopped closes all there is: the port is
+        # wanted still, by whoever comes next.
+        if not getattr(port.reactor, "_startedBefore", False):
+            self._ask(port.port).unbind(listener)
 
     # Sockets that somebody else has bound.
 
@@ -204,10 +224,14 @@ class Interception:
         def fromListeningDescriptor(cls: Any, reactor: Any, fd: int, *arguments: Any) -> Any:
             if kernel.isListening(fd) and not self._isOurs(fd):
                 return original(cls, reactor, fd, *arguments)
-            bound = self._ask(fd).bind("descriptor", "", fd)
-            port = original(cls, reactor, bound.socket.fileno(), *arguments)
+            bound = self._refuseTwice(self._ask(fd).bind("descriptor", "", fd), None, fd)
+            try:
+                port = original(cls, reactor, bound.socket.fileno(), *arguments)
+            except BaseException:
+                self._giveBack(bound)
+                raise
             port._preexistingSocket.close()
-            self._claims[port] = self._refuseTwice(bound, None, fd)
+            self._claims[port] = bound
             return port
 
         kind._fromListeningDescriptor = classmethod(fromListeningDescriptor)
@@ -240,12 +264,17 @@ class Interception:
             original(port)
 
     def _datagramLost(self, original: Callable[..., None], port: Any, reason: Any = None) -> None:
-        original(port, reason)
-        listener = getattr(port, "clusterListener", None)
-        if listener is not None:
-            port.clusterListener = None
-            del self.datagrams[listener]
-            self._ask(port.port).unbind(listener)
+        if not port.connected:
+            # Twisted's port ends as often as it is asked to in one turn.
+            return
+        try:
+            original(port, reason)
+        finally:
+            listener = getattr(port, "clusterListener", None)
+            if listener is not None:
+                port.clusterListener = None
+                del self.datagrams[listener]
+                self._unbind(port, listener)
 
     # What to share.
 
@@ -270,6 +299,19 @@ def _patch(kind: Any, name: str, replacement: Callable[..., Any]) -> None:
         return replacement(original, port, *arguments)
 
     setattr(kind, name, method)
+
+
+def _startOnPath(port: Any) -> None:
+    """
+    Do what Twisted's own port does, less what touches the path.
+    """
+    log.msg(f"{port._getLogPrefix(port.factory)} starting on {port._bindPath!r}")
+    port.lockFile = None
+    port.factory.doStart()
+    port.connected = True
+    port.socket, port._preexistingSocket = port._preexistingSocket, None
+    port.fileno = port.socket.fileno
+    port.numberAccepts = 100
 
 
 def _doNothing() -> None:

@@ -148,14 +148,7 @@ class Adopter:
         @return: Whether a protocol serves it now.  If not, it has been closed.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=descriptor)
-        try:
-            transport = self._connect(sock, number)
-        except OSError:
-            # The client has reset the connection already.
-            transport = None
-        except Exception:
-            self.log.failure("the app could not take a connection from {name}", name=self.name)
-            transport = None
+        transport = self._connect(sock, number)
         if transport is None:
             sock.close()
             return False
@@ -163,10 +156,18 @@ class Adopter:
         return True
 
     def _connect(self, sock: socket.socket, number: int | None) -> Any:
-        # Twisted's helper adds the scope of an IPv6 address.
         inet6 = self.family == socket.AF_INET6
-        peer = tcp._getpeername(sock) if inet6 else sock.getpeername()
-        transport = self._makeTransport(sock, peer)
+        try:
+            # Twisted's helper adds the scope of an IPv6 address.
+            peer = tcp._getpeername(sock) if inet6 else sock.getpeername()
+        except OSError:
+            # The client has reset the connection already.
+            return None
+        try:
+            transport = self._makeTransport(sock, peer)
+        except Exception:
+            self.log.failure("the app could not take a connection from {name}", name=self.name)
+            return None
         if transport is not None:
             transport.watch = self._watching()
             transport.listener = self.listener
@@ -297,7 +298,8 @@ class AppPort(Adopter):
     """
 
     def __init__(self, listener: int, port: Any, watching: Callable[[], IConnectionWatch]) -> None:
-        super().__init__(listener, f"port {port.port!r}", port.socket.family, watching)
+        place = getattr(port, "_bindPath", port.port)
+        super().__init__(listener, f"port {place!r}", port.socket.family, watching)
         self.port = port
 
     @property
