@@ -472,9 +472,8 @@ class PluginTests(ProgramTestCase):
             raise CannotListenError(None, b"/run/s", OSError(errno.EADDRINUSE, "In use"))
 
         self.maker.make = listen
-        self.assertEqual(
-            self.wrong(self.source()),
-            "can't listen on /run/s: In use; stop what uses it or choose another one",
+        self.assertTrue(
+            self.wrong(self.source()).startswith("can't listen on /run/s: In use; stop what uses")
         )
 
     def test_preload(self) -> None:
@@ -520,6 +519,19 @@ class CannotListenTests(SynchronousTestCase):
             self.assertEqual(
                 self.told(interface, port, cause), f"can't listen on {where}: {denied}"
             )
+
+    def test_remedies(self) -> None:
+        """
+        What to do depends on what is wrong.
+        """
+        for number, remedy in (
+            (errno.EADDRINUSE, "stop what uses it or choose another one"),
+            (errno.EACCES, "name it with --listen too, which is bound before"),
+            (errno.EBADF, "start the master with a listening socket under that number"),
+            (errno.EADDRNOTAVAIL, "choose another address"),
+        ):
+            error = programs.cannotListen(CannotListenError("", 80, OSError(number, "no")))
+            self.assertIn(f"can't listen on 80: no; {remedy}", str(error))
 
     def test_words(self) -> None:
         """

@@ -6,6 +6,7 @@ modules and scripts.  Runs in the worker; what says C{preload}, in the template.
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import importlib.util
 import io
@@ -120,7 +121,17 @@ def cannotListen(error: CannotListenError) -> AppLoadError:
     text = getattr(cause, "strerror", None) or str(cause)
     port = os.fsdecode(error.port) if isinstance(error.port, bytes) else str(error.port)
     where = f"{error.interface}:{port}" if error.interface else port.replace("\0", "@", 1)
-    return WrongName(f"can't listen on {where}: {text}; stop what uses it or choose another one")
+    remedy = _REMEDIES.get(getattr(cause, "errno", 0), "choose another address")
+    return WrongName(f"can't listen on {where}: {text}; {remedy}")
+
+
+_REMEDIES = {
+    errno.EADDRINUSE: "stop what uses it or choose another one; what can't be shared by workers"
+    " (multicast, for one) needs --workers 1",
+    errno.EACCES: "name it with --listen too, which is bound before privileges are dropped, or"
+    " choose another one",
+    errno.EBADF: "start the master with a listening socket under that number",
+}
 
 
 def run(source: Source) -> int:
