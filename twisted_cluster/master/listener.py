@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -23,6 +23,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import ListenError
@@ -56,14 +57,17 @@ class BindRequest:
     @ivar mode: The mode of the path.
     @ivar wantPID: Whether to hold the lock of the path.
     @ivar order: Which of several ports with the number 0 it is.
+
+    Two that differ in C{backlog}, C{mode} or C{wantPID} alone are for the same
+    port, of which there can be just one.
     """
 
     kind: str
     address: str
     port: int
-    backlog: int = 50
-    mode: int = 0o666
-    wantPID: bool = False
+    backlog: int = field(default=50, compare=False)
+    mode: int = field(default=0o666, compare=False)
+    wantPID: bool = field(default=False, compare=False)
     order: int = 0
 
     def __str__(self) -> str:
@@ -102,6 +106,30 @@ class _UnixListeningPort(_ListeningPort, unix.Port):
     """
     The same for a path.
     """
+
+    log = Logger()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Accept what has come until now, remove the path, close."""
+        if self.listener is not None:
+            self.listener.acceptLast()
+        if unix._inFilesystemNamespace(self._bindPath):
+            self._remove(os.unlink, self._bindPath)
+        if self.lockFile is not None:
+            self._remove(self.lockFile.unlock)
+        tcp.Port.connectionLost(self, reason)
+
+    def _remove(self, remove: Callable[..., object], *arguments: Any) -> None:
+        """
+        Remove something, unless somebody has done that already.
+        """
+        try:
+            remove(*arguments)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            # For instance since this process is another user by now.
+            self.log.warn("left behind: {error}", error=error)
 
 
 class _InheritedUnixPort(_UnixListeningPort):

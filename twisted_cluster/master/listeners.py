@@ -65,7 +65,8 @@ class Listeners:
         @param inherited: Listening descriptors that whoever started this
             process has left to it, and an app may ask for.
         """
-        self._inherited = inherited
+        self._inherited = {number: _identity(number) for number in inherited}
+        self._closed = False
         self._reactor = reactor
         self._dispatcher = dispatcher
         self._events = events
@@ -119,6 +120,8 @@ class Listeners:
             socket.
         @raise NotBound: if it can't be had.
         """
+        if self._closed:
+            raise NotBound(errno.ECANCELED, "the master is stopping")
         try:
             listener = self._find(request) or self._bind(request)
             descriptor = (
@@ -128,7 +131,7 @@ class Listeners:
             )
         except CannotListenError as error:
             raise _notBound(error.socketError) from error
-        except (OSError, ValueError) as error:
+        except (OSError, OverflowError, TypeError, ValueError) as error:
             raise _notBound(error) from error
         self._claims.setdefault(listener.number, {})[claimant] = slot
         if late:
@@ -164,6 +167,12 @@ class Listeners:
         for claims in self._claims.values():
             claims.pop(claimant, None)
 
+    def claimedBy(self, claimant: Hashable) -> frozenset[int]:
+        """
+        The numbers of what a worker has asked for, and wants still.
+        """
+        return frozenset(number for number, claims in self._claims.items() if claimant in claims)
+
     def sweep(self, slots: int) -> None:
         """
         Every slot is served again: close what nobody has asked for, and the
@@ -195,6 +204,7 @@ class Listeners:
 
         @return: A Deferred that fires when that is done.
         """
+        self._closed = True
         for number in tuple(self._closing):
             self._keepOpen(number)
         return gatherResults([listener.close() for listener in self])
@@ -223,6 +233,7 @@ class Listeners:
     def _close(self, listener: Listener | DatagramListener) -> None:
         self._keepOpen(listener.number)
         self._late.discard(listener.number)
+        self._claims.pop(listener.number, None)
         del self._open[listener.number]
         self._requests = {
             request: number
@@ -240,9 +251,21 @@ class Listeners:
         if number is not None:
             return self._open[number]
         for listener in self._named:
-            if _matches(request, listener):
+            if _matches(request, listener) or self._isInherited(request, listener):
                 return listener
+        for other in self:
+            if isinstance(other, Listener) and _isSame(request, other):
+                return other
         return None
+
+    def _isInherited(self, request: BindRequest, listener: Listener) -> bool:
+        """
+        Whether what an app asks for by its number is what C{listener} was made
+        of, whatever the operator has called that.
+        """
+        if request.kind != "descriptor" or request.port not in self._inherited:
+            return False
+        return self._inherited[request.port] == _identity(listener.fileno())
 
     def _bind(self, request: BindRequest) -> Listener | DatagramListener:
         listener: Listener | DatagramListener
@@ -251,7 +274,7 @@ class Listeners:
                 self._count, str(request), (request.address, request.port), self._now
             )
             self._register(listener)
-        elif request.kind == "descriptor" and request.port not in self._inherited:
+        elif request.kind == "descriptor" and not self._isThere(request.port):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         elif request.kind in ("tcp", "unix", "descriptor"):
             listener = self._add(str(request), bindRequested(self._reactor, request))
@@ -259,6 +282,14 @@ class Listeners:
             raise ValueError(f"there is no kind of port called {request.kind!r}")
         self._requests[request] = listener.number
         return listener
+
+    def _isThere(self, descriptor: int) -> bool:
+        """
+        Whether an inherited descriptor is what it was, and not something that
+        has got its number since.
+        """
+        was = self._inherited.get(descriptor)
+        return was is not None and was == _identity(descriptor)
 
     def _add(self, name: str, port: Any) -> Listener:
         listener = Listener(
@@ -283,11 +314,28 @@ def _matches(request: BindRequest, listener: Listener) -> bool:
     address = listener.address
     if request.kind == "unix":
         return not isinstance(address, tuple) and _samePath(request.address, address)
-    if request.kind == "descriptor":
-        return listener.name == f"fd:{request.port}"
     if request.kind != "tcp" or not isinstance(address, tuple) or request.port != address[1]:
         return False
     return request.address in ("", address[0]) or address[0] in ("0.0.0.0", "::")
+
+
+def _isSame(request: BindRequest, listener: Listener) -> bool:
+    """
+    Whether what an app asks for is bound already, under whatever name.
+    """
+    address = listener.address
+    if request.kind == "unix":
+        return not isinstance(address, tuple) and _samePath(request.address, address)
+    asked = (request.address or "0.0.0.0", request.port)
+    return request.kind == "tcp" and isinstance(address, tuple) and asked == address[:2]
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """
+    What is behind a descriptor: the same for each copy of it.
+    """
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _samePath(path: str, address: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -319,8 +319,9 @@ class Worker:
         """It can take sockets of these listeners, or of those named."""
         self.beat()
         if listeners is not None:
-            self._around.dispatcher.listen(self._recipient, listeners)
-            self._warnOfIdle(listeners)
+            known = self._known(listeners)
+            self._around.dispatcher.listen(self._recipient, known)
+            self._warnOfIdle(known)
         # A worker can be faster than its template's word of it, which comes
         # another way.
         self._readyEarly = self.pid is None
@@ -399,7 +400,15 @@ class Worker:
         else:
             self._around.dispatcher.giveBack(self._recipient, connections)
 
-    def _warnOfIdle(self, listeners: list[int]) -> None:
+    def _known(self, listeners: Sequence[int]) -> frozenset[int]:
+        """
+        What it listens on: of what its app has asked for, what this process
+        has been asked for, which came over another channel and may be newer.
+        """
+        named = len(self._around.listeners.named)
+        return self._around.listeners.claimedBy(self) | {one for one in listeners if one < named}
+
+    def _warnOfIdle(self, listeners: Collection[int]) -> None:
         """
         Say so if the operator named a listener that the app does not know.
         """
