@@ -5,13 +5,18 @@ Tests for L{twisted_cluster.master.worker}: one worker from spawn to exit.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from zope.interface.verify import verifyClass
 
 from tests.master.case import ClusterTestCase
-from tests.support import Lines
+from tests.support import Lines, connections, openDescriptors
+from twisted_cluster.errors import ReloadFailed
 from twisted_cluster.events import (
     ConnectionsShed,
     ExitStatus,
@@ -25,8 +30,11 @@ from twisted_cluster.interfaces import (
     IWorkerProcess,
     IWorkerSpawner,
 )
+from twisted_cluster.master.listener import BindRequest
+from twisted_cluster.master.listeners import NotBound
 from twisted_cluster.master.worker import ABORT_GRACE, LOST_CHANNEL_GRACE, Worker
-from twisted_cluster.testing import FakeProcess, FakeSpawner
+from twisted_cluster.testing import FakeProcess, FakeSpawner, FakeWorker
+from twisted_cluster.wire import commands
 
 
 class BootTests(ClusterTestCase):
@@ -377,6 +385,353 @@ class ChannelTests(ClusterTestCase):
         worker.throttle(False)
         self.reactor.settle()
         self.assertEqual(worker.received, 2)
+
+
+class OfferingWorker(FakeWorker):
+    """
+    Offers its connections when it drains, and hears what becomes of them.
+    """
+
+    taken: list[int] | None = None
+    declined: list[int] | None = None
+
+    def offer(self, numbers: Sequence[int], descriptors: Sequence[int] | None = None) -> None:
+        """
+        Offer some of what it holds.
+        """
+        box = commands.encode(
+            commands.Offer,
+            numbers=numbers,
+            listeners=[self.listeners[number] for number in numbers],
+            states=[b""] * len(numbers),
+        )
+        sockets = [self.sockets[number].fileno() for number in numbers]
+        self.transport.writeWithDescriptors(box, sockets if descriptors is None else descriptors)
+
+    @commands.Taken.responder
+    def _taken(self, taken: list[int], declined: list[int]) -> dict[str, Any]:
+        self.taken, self.declined = taken, declined
+        for number in taken:
+            self.close(number)
+        self.acknowledge()
+        return {}
+
+
+class OfferTests(ClusterTestCase):
+    """
+    Connections that a draining worker gives back.
+    """
+
+    def reload(self, listeners: list[int], count: int = 2) -> OfferingWorker:
+        """
+        Replace a worker that serves connections with one that listens on
+        these.
+
+        @return: The old one, which drains.
+        """
+        self.begin(workers=1)
+        old = OfferingWorker(self.reactor, self.spawner.latest(), obedient=False)
+        old.ready()
+        self.reactor.settle()
+        self.served = self.clients(count)
+        self.reactor.settle()
+        old.acknowledge()
+        self.reactor.settle()
+        self.master.reload().addErrback(lambda failure: failure.trap(ReloadFailed))
+        self.reactor.settle()
+        if 0 in listeners:
+            self.binding(self.current(new=True))
+        self.worker().callRemote(commands.Ready, listeners=listeners)
+        self.reactor.settle()
+        self.assertEqual(old.told, ["Drain"])
+        return old
+
+    def current(self, new: bool = False) -> Worker:
+        """
+        The master's side of the worker that serves slot 0, or is about to.
+        """
+        slot = self.master._supervisor.slots[0]
+        found = slot.candidate if new else slot.current
+        assert isinstance(found, Worker)
+        return found
+
+    def binding(self, worker: Worker) -> None:
+        """
+        Have its app ask for the port that the operator named.
+        """
+        _, number = self.master._listeners.named[0].address
+        worker.bindRequested(BindRequest("tcp", "127.0.0.1", number))
+
+    def test_taken(self) -> None:
+        """
+        The new worker goes on with them.
+        """
+        old = self.reload([0])
+        old.offer([0, 1])
+        self.reactor.settle()
+        self.assertEqual((old.taken, old.declined), ([0, 1], []))
+        self.assertEqual(self.worker().received, 2)
+        self.assertEqual(self.status().account, Account(2, 0, 0, 2))
+
+    def test_declined(self) -> None:
+        """
+        Those of a listener that the new generation lacks stay with the old
+        worker, and nothing of them is left open here.
+        """
+        old = self.reload([])
+        before = openDescriptors()
+        old.offer([0, 1])
+        self.reactor.settle()
+        self.assertEqual((old.taken, old.declined), ([], [0, 1]))
+        self.assertEqual(openDescriptors(), before)
+        self.assertEqual(self.worker().received, 0)
+        self.assertEqual(self.status().account, Account(2, 2, 0, 0))
+        old.sockets[0].sendall(b"still served")
+        self.assertEqual(self.served[0].recv(20), b"still served")
+
+    def test_lostDescriptors(self) -> None:
+        """
+        So do those whose descriptors were lost on the way.
+        """
+        old = self.reload([0])
+        old.offer([0, 1], [old.sockets[0].fileno()])
+        self.reactor.settle()
+        self.assertEqual((old.taken, old.declined), ([0], [1]))
+        self.assertEqual(self.status().account, Account(2, 1, 0, 1))
+
+    def test_unasked(self) -> None:
+        """
+        Nobody may offer what nobody asked for; nothing is left open.
+        """
+        self.begin(workers=1)
+        liar = OfferingWorker(self.reactor, self.spawner.latest())
+        liar.ready()
+        self.reactor.settle()
+        self.clients(1)
+        self.reactor.settle()
+        lines = Lines(self)
+        before = openDescriptors()
+        liar.offer([0])
+        self.reactor.settle()
+        self.assertIn("an offer of connections that nobody asked for", lines.grave()[0])
+        self.assertFalse(openDescriptors() - before)
+
+
+class BindingTests(ClusterTestCase):
+    """
+    What an app listens on by itself.
+    """
+
+    REQUEST = BindRequest("tcp", "127.0.0.1", 0)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines = Lines(self)
+
+    def side(self, slot: int = 0) -> Worker:
+        """
+        The master's side of the worker of a slot.
+        """
+        found = self.master._supervisor.slots[slot].current
+        assert isinstance(found, Worker)
+        return found
+
+    def bindIn(self, slot: int = 0, request: BindRequest = REQUEST) -> tuple[int, Any]:
+        """
+        Have the app in a worker ask for a port.
+
+        @return: The number of the listener, and its address.
+        """
+        number, descriptor = self.side(slot).bindRequested(request)
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            return number, found.getsockname()
+
+    def say(self, slot: int, listeners: list[int]) -> None:
+        """
+        Have a worker say that it is Ready, and what it listens on.
+        """
+        self.worker(slot).callRemote(commands.Ready, listeners=listeners)
+        self.reactor.settle()
+
+    def visit(self, address: Any, count: int = 1) -> None:
+        """
+        Connect to an address; all workers take what they get.
+        """
+        connections(self, address, count)
+        for _ in range(count):
+            self.reactor.settle()
+            for process in self.spawner.alive():
+                if process.worker is not None:
+                    process.worker.acknowledge()
+        self.reactor.settle()
+
+    def received(self) -> list[int]:
+        """
+        How many connections each slot has got.
+        """
+        self.status()
+        return [self.worker(slot).received for slot in range(2)]
+
+    def test_early(self) -> None:
+        """
+        What was asked for during start-up is served by those who asked.
+        """
+        self.begin(listen=())
+        number, address = self.bindIn(0)
+        self.assertEqual(self.bindIn(1, replace(self.REQUEST, order=1))[0], number + 1)
+        self.say(0, [number])
+        self.say(1, [number + 1])
+        self.visit(address, 4)
+        self.assertEqual(self.received(), [4, 0])
+
+    def test_late(self) -> None:
+        """
+        So is what is asked for later, from then on and until it is given
+        back.
+        """
+        self.begin(listen=())
+        self.say(0, [])
+        self.say(1, [])
+        number, address = self.bindIn(1)
+        self.visit(address, 2)
+        self.assertEqual(self.received(), [0, 2])
+        self.bindIn(0)
+        self.visit(address, 4)
+        self.assertEqual(self.received(), [2, 4])
+        self.side(1).unbound(number)
+        self.visit(address, 3)
+        self.assertEqual(self.received(), [5, 4])
+        self.side(0).unbound(number)
+        self.reactor.settle()
+        self.assertRaises(ConnectionRefusedError, connections, self, address, 1)
+
+    def test_meanwhile(self) -> None:
+        """
+        Words of ports and words of being Ready come over different channels:
+        what was asked for before C{Ready} is heard, and after it was said,
+        counts.
+        """
+        self.begin(listen=())
+        self.say(1, [])
+        number, address = self.bindIn(0)
+        self.say(0, [])
+        self.visit(address, 2)
+        self.assertEqual(self.received(), [2, 0])
+        other, address = self.bindIn(1, replace(self.REQUEST, order=1))
+        self.side(1).unbound(other)
+        self.reactor.settle()
+        self.assertNotEqual(other, number)
+        self.assertRaises(ConnectionRefusedError, connections, self, address, 1)
+
+    def test_gaveBackMeanwhile(self) -> None:
+        """
+        So does what was given back.
+        """
+        self.begin(listen=())
+        for slot in (0, 1):
+            number, address = self.bindIn(slot)
+        self.side(0).unbound(number)
+        self.say(0, [number])
+        self.say(1, [number])
+        self.visit(address, 2)
+        self.assertEqual(self.received(), [0, 2])
+
+    def test_named(self) -> None:
+        """
+        A worker whose app does not ask for what the operator named gets
+        nothing from it, and that is said.
+        """
+        self.begin()
+        named = self.master._listeners.named[0]
+        self.bindIn(0, BindRequest("tcp", *named.address))
+        self.say(0, [0])
+        self.say(1, [])
+        self.visit(named.address, 3)
+        self.assertEqual(self.received(), [3, 0])
+        (line,) = self.lines.containing("does not listen on")
+        self.assertRegex(line, "worker slot 1 .* does not listen on tcp:0.*, which --listen names")
+
+    def test_factory(self) -> None:
+        """
+        One that is served there without asking does.
+        """
+        self.begin()
+        self.say(0, [0])
+        self.say(1, [0])
+        self.visit(self.master._listeners.named[0].address, 4)
+        self.assertEqual(self.received(), [2, 2])
+
+    def test_crash(self) -> None:
+        """
+        A listener outlives the worker that asked for it; its clients wait for
+        the next one.
+        """
+        self.begin(listen=(), workers=1)
+        number, address = self.bindIn()
+        self.say(0, [number])
+        self.spawner.latest().die()
+        self.reactor.settle()
+        connections(self, address, 2)
+        self.reactor.settle()
+        self.wait(1)
+        self.assertEqual(self.bindIn(), (number, address))
+        self.say(0, [number])
+        self.assertEqual(self.worker().received, 2)
+
+    def test_dropped(self) -> None:
+        """
+        One that the next worker does not ask for is closed as soon as that is
+        Ready.
+        """
+        self.begin(listen=(), workers=1)
+        number, address = self.bindIn()
+        self.say(0, [number])
+        self.spawner.latest().die()
+        self.wait(1)
+        self.say(0, [])
+        self.assertRaises(ConnectionRefusedError, connections, self, address, 1)
+        self.assertEqual(self.status().listeners, ())
+
+    def test_untouched(self) -> None:
+        """
+        Connections that a worker had not touched when it died wait for one
+        that listens where they came from, and don't keep others waiting.
+        """
+        self.begin(listen=(), credit=4)
+        number, address = self.bindIn(0)
+        other, elsewhere = self.bindIn(1, replace(self.REQUEST, order=1))
+        self.say(0, [number])
+        self.say(1, [other])
+        connections(self, address, 12)
+        for _ in range(6):
+            self.reactor.settle()
+            self.worker(0).tell(self.worker(0).received, 0, [])
+        self.reactor.settle()
+        self.assertEqual(self.worker(0).received, 12)
+        self.spawner.latest(0).die()
+        self.reactor.settle()
+        self.visit(elsewhere, 3)
+        self.assertEqual(self.worker(1).received, 3)
+        self.wait(1)
+        self.bindIn(0)
+        self.say(0, [number])
+        for _ in range(6):
+            self.reactor.settle()
+            self.worker(0).acknowledge()
+        self.reactor.settle()
+        self.assertEqual(self.worker(0).received, 12)
+        self.assertEqual(self.status().account, Account(15, 15, 0, 0))
+
+    def test_exhausted(self) -> None:
+        """
+        What can't be bound is refused, and nothing of it remains.
+        """
+        self.begin(listen=())
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            request = BindRequest("tcp", *taken.getsockname())
+            error = self.assertRaises(NotBound, self.side().bindRequested, request)
+        self.assertEqual(error.errno, errno.EADDRINUSE)
+        self.assertEqual(self.status().listeners, ())
 
 
 class EndTests(ClusterTestCase):

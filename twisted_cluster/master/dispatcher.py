@@ -163,7 +163,7 @@ class Dispatcher:
     connection takes are made for; C{_common} is L{None} while they do not.
 
     @ivar capacity: How many sockets the scheduled workers would take now,
-        less those that wait for a new owner.
+        less those that wait for one of them.
     @ivar onCapacity: Called when C{capacity} rises from zero, or that of a
         listener may have.
     @ivar onPlaced: Called when nothing waits for an owner any more.
@@ -217,8 +217,10 @@ class Dispatcher:
         """
         if self._common is not None:
             return self.capacity if listener in self._common else 0
-        credit = sum(one.credit for one in self._eligible if listener in one.listeners)
-        return credit - len(self._waiting)
+        fit = [one for one in self._eligible if listener in one.listeners]
+        rivals = frozenset().union(*(one.listeners for one in fit))
+        ahead = sum(one.listener in rivals for one in self._waiting)
+        return sum(one.credit for one in fit) - ahead
 
     def serves(self, listener: int) -> bool:
         """
@@ -294,7 +296,7 @@ class Dispatcher:
             self._shedAll([connection], self._abandoned[connection.listener])
         else:
             self._waiting.append(connection)
-            self.capacity -= 1
+            self.capacity -= self._competes(connection)
 
     def takeOver(self, connections: Sequence[Connection]) -> None:
         """
@@ -488,7 +490,9 @@ class Dispatcher:
         for connection in returned:
             fit = [one for one in newest if connection.listener in one.listeners]
             recipient = min(fit, key=_connectionsOf, default=None)
-            if recipient is None or recipient.credit <= 0:
+            if connection.listener in self._abandoned:
+                self._shedAll([connection], self._abandoned[connection.listener])
+            elif recipient is None or recipient.credit <= 0:
                 self._returned.append(connection)
             elif connection.attempts < MAX_ATTEMPTS:
                 self._give(connection, recipient)
@@ -567,8 +571,16 @@ class Dispatcher:
         self._recount()
 
     def _recount(self) -> None:
-        total = sum(one.credit for one in self._eligible) - len(self._waiting)
-        self._grow(total - self.capacity)
+        total = sum(one.credit for one in self._eligible)
+        self._grow(total - sum(map(self._competes, self._waiting)) - self.capacity)
+
+    def _competes(self, connection: Connection) -> bool:
+        """
+        Whether a connection that waits wants credit that there will be.  What
+        only a worker that is yet to come can take must not keep others waiting.
+        """
+        scheduled = self._scheduled
+        return not scheduled or any(connection.listener in one.listeners for one in scheduled)
 
     def _grow(self, count: int) -> None:
         before = self.capacity
