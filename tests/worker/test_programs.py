@@ -410,7 +410,10 @@ class PluginTests(ProgramTestCase):
             return [self.maker]
 
         self.patch(plugin, "getPlugins", getPlugins)
-        self.patch(app.ServerOptions, "_getPlugins", staticmethod(getPlugins))
+        # Put back as it is: what is looked up on the class is no static method.
+        before = app.ServerOptions.__dict__["_getPlugins"]
+        self.addCleanup(setattr, app.ServerOptions, "_getPlugins", before)
+        setattr(app.ServerOptions, "_getPlugins", staticmethod(getPlugins))  # noqa: B010
 
     def source(self, *arguments: str, name: str = "ahead") -> Source:
         """
