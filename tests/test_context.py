@@ -101,6 +101,14 @@ class SayingTests(SynchronousTestCase):
             self.here.messenger.sent, [(2, "topic", [1, 2]), (MASTER, "topic", b"bytes")]
         )
 
+    def test_topics(self) -> None:
+        """
+        A handler that could never be called is refused.
+        """
+        for topic in ("", "twisted_cluster.state"):
+            self.assertRaises(AppError, self.here.handle, topic)
+        self.assertEqual(self.here.handlers, {})
+
     def test_answers(self) -> None:
         """
         Calls are answered as the test says, or not at all.

@@ -40,7 +40,7 @@ LEAVES = frozenset(
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "leaves": frozenset(),
     "package": frozenset({"context"}),
-    "context": frozenset({"shared"}),
+    "context": frozenset({"shared", "wire.messages"}),
     "endpoints": frozenset({"context"}),
     "policies": frozenset({"policy.scheduling"}),
     "policy": frozenset(),

@@ -23,11 +23,19 @@ from zope.interface.verify import verifyObject
 from tests.support import Lines, connections
 from twisted_cluster import service
 from twisted_cluster.config import ClusterConfig
-from twisted_cluster.errors import ConfigError, ListenError, NoSuchSlot, ReloadFailed
+from twisted_cluster.errors import (
+    AppError,
+    CallFailed,
+    ConfigError,
+    ListenError,
+    NoSuchSlot,
+    ReloadFailed,
+)
 from twisted_cluster.events import ExitStatus, Phase, ReloadStepped, State
-from twisted_cluster.interfaces import ILoad, Peer, WorkerStatus
+from twisted_cluster.interfaces import ILoad, Message, Peer, WorkerStatus
 from twisted_cluster.service import ClusterService
 from twisted_cluster.testing import FakeReactor, FakeSpawner, FakeWorker
+from twisted_cluster.wire.messages import MASTER
 
 LOCAL = "tcp:0:interface=127.0.0.1"
 
@@ -352,6 +360,87 @@ class HookTests(ServiceTestCase):
         for _ in range(3):
             self.readyAll()
         self.assertEqual(len(made.workers), 4)
+
+
+class Listening(ClusterService):
+    """
+    Answers what nothing else does.
+    """
+
+    def messageReceived(self, message: Message) -> str:
+        """Say who says what."""
+        return f"{message.topic} of {message.sender}: {message.value}"
+
+
+class MessagesTests(ServiceTestCase):
+    """
+    What a service says to its workers, and they to it, tested as an author of
+    one would.
+    """
+
+    def heard(self, slot: int) -> list[tuple[str, Any]]:
+        """
+        What a worker was said.
+        """
+        self.reactor.settle()
+        return self.worker(slot).heard()
+
+    def test_says(self) -> None:
+        """
+        It sends to one, and tells all.
+        """
+        made = self.run_()
+        self.successResultOf(made.send(1, "note", [1]))
+        self.assertEqual(made.tell("price", {"tea": 3}), 2)
+        self.assertEqual(self.heard(0), [("price", {"tea": 3})])
+        self.assertEqual(self.heard(1), [("note", [1]), ("price", {"tea": 3})])
+
+    def test_calls(self) -> None:
+        """
+        It calls, and gets an answer or the reason why there is none.
+        """
+        made = self.run_()
+        answers = [made.call(0, "online"), made.call(0, "online")]
+        self.reactor.settle()
+        first, second = self.worker(0).said[-2:]
+        self.worker(0).answer(first, 7)
+        self.worker(0).fail(second, "no")
+        self.reactor.settle()
+        self.assertEqual(self.successResultOf(answers[0]), 7)
+        error = self.failureResultOf(answers[1], CallFailed)
+        self.assertEqual(str(error.value), "can't call 'online' of slot 0: no")
+        self.failureResultOf(made.call(9, "online"), CallFailed)
+
+    def test_refused(self) -> None:
+        """
+        What can't be said is refused, and so is a handler of it.
+        """
+        made = self.run_()
+        self.failureResultOf(made.send(0, "twisted_cluster.state", 1), AppError)
+        self.failureResultOf(made.call(0, "topic", {1}), AppError)
+        self.assertRaises(AppError, made.tell, "", 1)
+        self.assertRaises(AppError, made.handle("twisted_cluster.state"), print)
+
+    def test_handle(self) -> None:
+        """
+        It hears, by handlers.
+        """
+        made = self.run_()
+        made.handle("double")(lambda message: message.value * 2)
+        self.worker(1).ask(MASTER, "double", 4)
+        self.worker(1).ask(MASTER, "nothing", 4, number=2)
+        self.assertEqual(self.heard(1), [("", 8), ("", "the master handles no 'nothing'")])
+
+    def test_hook(self) -> None:
+        """
+        What no handler is for goes to the hook, which can raise.
+        """
+        made = self.run_(Listening)
+        made.handle("double")(lambda message: message.value * 2)
+        self.worker(1).ask(MASTER, "double", 4)
+        self.worker(1).ask(MASTER, "else", 4)
+        self.assertEqual(self.heard(1), [("", 8), ("", "else of 1: 4")])
+        self.assertRaises(LookupError, ClusterService.messageReceived, made, Message("x", 1, 0))
 
 
 class ChooseTests(ServiceTestCase):

@@ -88,7 +88,13 @@ class Context:
         A decorator: have a function called in this worker with each
         L{Message<twisted_cluster.interfaces.Message>} of C{topic}.  What it
         returns, perhaps as a Deferred or a coroutine, answers a call.
+
+        @raise AppError: if nothing can have that topic.
         """
+        from twisted_cluster.interfaces import RESERVED
+        from twisted_cluster.wire.messages import checkTopic
+
+        checkTopic(topic, RESERVED)
 
         def register(handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
             self.handlers[topic] = handler

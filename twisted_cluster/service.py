@@ -240,7 +240,8 @@ class ClusterService(MultiService):
         """
         A decorator: have a function called in the master with each
         L{twisted_cluster.interfaces.Message} of C{topic}.  What it returns,
-        perhaps as a Deferred or a coroutine, answers a call.
+        perhaps as a Deferred or a coroutine, answers a call.  A topic that
+        nothing can have is refused with L{twisted_cluster.errors.AppError}.
         """
         return lambda handler: self._master.messages.handlers.handle(topic, handler)
 

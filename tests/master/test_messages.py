@@ -13,8 +13,9 @@ from tests.support import Lines
 from twisted_cluster.errors import AppError, CallFailed, CallTimedOut
 from twisted_cluster.events import MessagesDropped
 from twisted_cluster.interfaces import Message
+from twisted_cluster.master import messages
 from twisted_cluster.testing import FakeWorker
-from twisted_cluster.wire import parts
+from twisted_cluster.wire import commands, parts
 from twisted_cluster.wire.messages import ALL, MASTER, OTHERS, Envelope, Kind
 from twisted_cluster.wire.values import decode
 
@@ -281,6 +282,27 @@ class WorkerSaysTests(MessagesTestCase):
         self.wait(2)
         self.assertEqual(self.messages._relays, {})
 
+    def test_unanswered(self) -> None:
+        """
+        So many questions may wait and no more, however long a worker that
+        asks without end is willing to.
+        """
+        self.patch(messages, "MAX_RELAYS", 3)
+        for number in range(5):
+            self.workers[0].ask(1, "add", number=number, timeout=1e9)
+        self.reactor.settle()
+        self.assertEqual(len(self.messages._relays), 3)
+        for kind, number, reason in self.answers(self.workers[0]):
+            self.assertEqual(kind, Kind.FAILURE)
+            self.assertIn(number, (3, 4))
+            self.assertIn("too many calls wait for their answers", reason)
+        self.assertEqual(len(self.answers(self.workers[0])), 2)
+        self.workers[1].answer(self.workers[1].said[-1], 3)
+        self.reactor.settle()
+        self.workers[0].ask(1, "add", number=6)
+        self.reactor.settle()
+        self.assertEqual(len(self.workers[1].heard(Kind.CALL)), 4)
+
     def test_drainingAnswers(self) -> None:
         """
         A worker that drains still answers what it was asked.
@@ -398,6 +420,52 @@ class WorkerSaysTests(MessagesTestCase):
         self.workers[1].say(2, "topic", 1)
         self.assertEqual(self.heard()[2], [("topic", 1)])
 
+    def test_garbageAnswer(self) -> None:
+        """
+        So does one whose answer is none, and who asked is told.
+        """
+        lines = Lines(self)
+        done = self.messages.call(0, "add", [1, 2], timeout=1e6)
+        question = self.question(self.workers[0])
+        self.workers[0]._speak(question._replace(kind=Kind.RESULT, value=b"garbage"))
+        self.reactor.settle()
+        self.failureOf(done, CallFailed)
+        self.assertEqual(len(lines.containing("protocol violation")), 1)
+        self.assertFalse(self.workers[0].transport.connected)
+
+    def test_endless(self) -> None:
+        """
+        So does one that never comes to the end of a message: no more of it is
+        kept than a message may have.
+        """
+        self.patch(parts, "MAX_MESSAGE", 4 * parts.CHUNK)
+        lines = Lines(self)
+        chunk = commands.encode(
+            commands.Part, lane=parts.APP_LANE, last=False, data=bytes(parts.CHUNK)
+        )
+        for _ in range(20):
+            self.workers[0].transport.write(chunk)
+            self.reactor.settle()
+        self.assertFalse(self.workers[0].transport.connected)
+        self.assertEqual(len(lines.containing("a message of more than")), 1)
+
+    def test_wrongPlace(self) -> None:
+        """
+        Targets that there are not, and answers to what nobody has asked, do
+        no harm.
+        """
+        lines = Lines(self)
+        for target in (-77, 1 << 40, OTHERS, ALL):
+            self.workers[0].ask(target, "add", number=5)
+        self.workers[0].answer(Envelope(Kind.CALL, 99, MASTER, 0, 0.0, "", b""), 1)
+        self.workers[0].fail(Envelope(Kind.CALL, 99, MASTER, 0, 0.0, "", b""), "no")
+        self.assertEqual(
+            [(kind, number) for kind, number, _ in self.answers(self.workers[0])],
+            [(Kind.FAILURE, 5)] * 4,
+        )
+        self.assertTrue(self.workers[0].transport.connected)
+        self.assertEqual(lines.grave(), [])
+
 
 class StuckTests(MessagesTestCase):
     """
@@ -461,6 +529,16 @@ class StuckTests(MessagesTestCase):
         self.workers[0].transport.stopReading()
         self.fill()
         self.assertEqual(len(self.dropped()), 2)
+
+    def test_lostChannel(self) -> None:
+        """
+        A worker whose channel is closed is left out, but not said not to read.
+        """
+        (outbox, _) = self.messages._outboxes.values()
+        transport: Any = outbox._transport
+        self.patch(transport, "connected", False)
+        self.assertEqual(self.messages.tell("topic", 1), 1)
+        self.assertEqual((self.dropped(), self.status().dropped), ([], 0))
 
     def test_senderHears(self) -> None:
         """

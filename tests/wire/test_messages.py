@@ -109,5 +109,5 @@ class CheckTests(SynchronousTestCase):
         """
         checkTimeout(0)
         checkTimeout(2.5)
-        for timeout in (-1, math.inf, math.nan, None, "10"):
+        for timeout in (-1, math.inf, math.nan, None, "10", 10**400):
             self.assertRaises(AppError, checkTimeout, timeout)

@@ -177,6 +177,8 @@ class SaysTests(MessagesTestCase):
             self.here.send(2, "", 1),
             self.here.send(2, "twisted_cluster.state", 1),
             self.here.call(2, "topic", timeout=math.nan),
+            self.here.call(2, "topic", timeout=10**400),
+            self.here.send(1 << 80, "topic", 1),
             self.here.call(Role.WORKER, "topic"),
             self.here.send(-1, "topic", 1),
             self.here.send(Role.TEMPLATE, "topic", 1),

@@ -32,6 +32,9 @@ from twisted_cluster.wire.messages import (
 )
 from twisted_cluster.wire.parts import APP_LANE, STATE_LANE, Outbox, Packet
 
+MAX_RELAYS = 100_000
+"""Questions of workers to workers that may wait for their answers."""
+
 HOSTS_TOPIC = RESERVED + "everywhere"
 """What goes to the workers of all hosts is published under this."""
 
@@ -341,6 +344,9 @@ class Messages:
         if not receivers:
             self._refuse(worker, head, _NOBODY)
             return
+        if len(self._relays) >= MAX_RELAYS:
+            self._refuse(worker, head, _UNANSWERED)
+            return
         (receiver,) = receivers
         number = self._questions.number()
         passed = head._replace(sender=worker.slot, number=number)
@@ -390,7 +396,7 @@ class Messages:
         @return: Whether there was room for it.
         """
         outbox = self._outboxes.get(worker)
-        if outbox is None:
+        if outbox is None or not outbox.isOpen:
             return False
         if outbox.post(packet):
             if worker in self._stuck and not outbox.queued:
@@ -408,6 +414,7 @@ class Messages:
 
 
 _NOBODY = "it has no worker now; try again when it has"
+_UNANSWERED = "too many calls wait for their answers; call less, or with a shorter timeout"
 _FULL = "too much waits for its worker to read; send less, or wait for each message"
 
 

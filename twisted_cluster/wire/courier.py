@@ -15,8 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_cluster.errors import CallFailed, CallTimedOut
-from twisted_cluster.interfaces import Message
+from twisted_cluster.interfaces import RESERVED, Message
 from twisted_cluster.wire import values
+from twisted_cluster.wire.messages import checkTopic
 
 Handler = Callable[[Message], Any]
 
@@ -77,9 +78,13 @@ class Questions:
         @param about: From whom.
         @raise PeerError: if its value makes no sense.
         """
-        question = self._take(number, about)
+        question = self._find(number, about)
         if question is not None:
-            question.answer.callback(values.decode(value))
+            # As long as this may fail the question waits: the channel goes
+            # then, and whoever asked is told by lost().
+            answer = values.decode(value)
+            self._take(number, about)
+            question.answer.callback(answer)
 
     def failed(self, number: int, about: Any, reason: str) -> None:
         """
@@ -96,9 +101,13 @@ class Questions:
         for number in [one for one in self._waiting if self._waiting[one].about == about]:
             self.failed(number, about, reason)
 
-    def _take(self, number: int, about: Any) -> Question | None:
+    def _find(self, number: int, about: Any) -> Question | None:
         question = self._waiting.get(number)
-        if question is None or question.about != about:
+        return question if question is not None and question.about == about else None
+
+    def _take(self, number: int, about: Any) -> Question | None:
+        question = self._find(number, about)
+        if question is None:
             return None
         del self._waiting[number]
         if question.timer is not None and question.timer.active():
@@ -128,7 +137,10 @@ class Handlers:
         """
         Have C{handler} called with each message of C{topic}, instead of
         whatever was before.
+
+        @raise AppError: if nothing can have that topic.
         """
+        checkTopic(topic, RESERVED)
         self._handlers[topic] = handler
         return handler
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -113,7 +114,8 @@ def checkTimeout(timeout: float) -> None:
 
     @raise AppError: if it is no number of seconds.
     """
-    if not isinstance(timeout, (int, float)) or not 0 <= timeout < math.inf:
+    # An int may be larger than any float, which the envelope has.
+    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= sys.float_info.max:
         raise AppError(f"can't wait for {timeout!r} s: give a number of seconds, such as 10")
 
 

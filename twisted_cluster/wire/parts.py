@@ -175,6 +175,11 @@ class Outbox:
         self.queued = 0
         transport.onRoom = self._room
 
+    @property
+    def isOpen(self) -> bool:
+        """Whether anything can still be sent."""
+        return bool(self._transport.connected)
+
     def send(self, packet: Packet) -> Deferred[None]:
         """
         Send a message.
@@ -184,7 +189,7 @@ class Outbox:
             already, with L{ChannelLost} if the channel is gone.
         """
         done: Deferred[None] = Deferred()
-        if not self._transport.connected:
+        if not self.isOpen:
             return fail(ChannelLost("the channel is gone"))
         if not self._put(packet, done):
             return fail(QueueFull(f"{self.queued} bytes wait for it already"))
@@ -196,7 +201,7 @@ class Outbox:
 
         @return: Whether there was room for it.
         """
-        return bool(self._transport.connected) and self._put(packet, None)
+        return self.isOpen and self._put(packet, None)
 
     def lost(self) -> None:
         """
