@@ -150,6 +150,9 @@ class ExampleTests(ClusterTestCase):
         client = await connect(cluster.port)
         client.send(b"hello")
         await client.matching(re.compile(rb"hello"))
+        # The workers would wait for it to the end of the drain.
+        client.transport.loseConnection()
+        await client.ended
         self.assertEqual(len(cluster.matching("sweeping in slot 0$")), 1)
         self.assertEqual(len(cluster.matching("sweeping in slot")), 1)
         await cluster.stop()
