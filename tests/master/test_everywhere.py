@@ -27,6 +27,7 @@ class Outbox:
     """
 
     queued = 0
+    isOpen = True
 
     def __init__(self) -> None:
         self.sent: list[Envelope] = []
