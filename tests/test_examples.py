@@ -14,21 +14,26 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, loadApplication
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python import components
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 from zope.interface.verify import verifyObject
 
 from twisted_cluster import context
 from twisted_cluster.config import ClusterConfig
 from twisted_cluster.context import Context, Role
+from twisted_cluster.errors import CallFailed
 from twisted_cluster.events import ExitStatus, Phase, ReloadStepped, State
-from twisted_cluster.interfaces import IMigratable, WorkerStatus
+from twisted_cluster.interfaces import IMigratable, Message, WorkerStatus
 from twisted_cluster.service import ClusterService
+from twisted_cluster.testing import pretendWorker
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -277,6 +282,61 @@ class ServiceTests(ExampleTestCase):
         service.reloadStep(ReloadStepped(0.0, 2, Phase.REPLACED, 1))
         service.reloadStep(ReloadStepped(0.0, 2, Phase.DONE))
         self.assertEqual(dict(service.crashes), {1: 2})
+
+
+class MessagesTests(ExampleTestCase):
+    """
+    examples/messages.py
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.here = pretendWorker(self.addCleanup, slot=1)
+        self.example = self.load("messages")
+
+    def show(self) -> DummyRequest:
+        """
+        Ask the board for its notes.
+        """
+        request = DummyRequest([b""])
+        self.assertEqual(self.example.board.render_GET(request), NOT_DONE_YET)
+        return request
+
+    def test_asks(self) -> None:
+        """
+        A worker asks for the notes once, and then knows what it is told.
+        """
+        self.here.messenger.answers["notes"] = ["tea at four"]
+        self.assertEqual(self.show().written, [b"tea at four\n"])
+        self.here.handlers["pinned"](Message("pinned", ["tea at five"], None))
+        self.assertEqual(self.show().written, [b"tea at five\n"])
+        self.assertEqual(len(self.here.messenger.sent), 1)
+
+    def test_unavailable(self) -> None:
+        """
+        If the master does not answer, the response says so.
+        """
+        self.here.messenger.answers["notes"] = CallFailed("call", "a test says so")
+        request = self.show()
+        self.assertEqual((request.responseCode, request.finished), (503, 1))
+        self.assertEqual(request.written, [b"can't call: a test says so\n"])
+
+    def test_clientGone(self) -> None:
+        """
+        A client that has gone gets no answer, and nothing fails.
+        """
+        request = self.show()
+        request.processingFailed(Failure(ConnectionLost()))
+        self.assertEqual((request.written, request.finished), ([], 0))
+
+    def test_keeps(self) -> None:
+        """
+        The master keeps so many notes and no more.
+        """
+        keeper = self.example.Keeper(ClusterConfig(app="messages:board", admin=None))
+        for number in range(150):
+            self.assertEqual(keeper.pin(Message("pin", f"note {number}", 0)), 0)
+        self.assertEqual(keeper.notes, [f"note {number}" for number in range(50, 150)])
 
 
 class EmbeddedTests(ExampleTestCase):

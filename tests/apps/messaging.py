@@ -5,12 +5,14 @@ Two workers that speak with each other as the path of a request says.
 import os
 import signal
 
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 import twisted_cluster
+from twisted_cluster.context import Role
 from twisted_cluster.errors import CallFailed
+from twisted_cluster.service import ClusterService
 
 here = twisted_cluster.current()
 heard = []
@@ -34,6 +36,19 @@ async def answer(message):
 @here.handle("pid")
 def pid(message):
     return os.getpid()
+
+
+@here.handle("lengths")
+def lengths(message):
+    return heard
+
+
+@here.handle("drained")
+def drained(message):
+    done = Deferred()
+    here.onDrain(lambda: done.callback(os.getpid()))
+    print(f"slot {here.slot} waits until it drains", flush=True)
+    return done
 
 
 @here.handle("die")
@@ -75,6 +90,43 @@ async def flood(other, size):
     return sent, await here.call(other, "heard", timeout=60), reason
 
 
+async def deafen(other, size, count):
+    """
+    Tell the other one, which does not run, again and again; then let it run,
+    and ask what it got.
+    """
+    process = await here.call(other, "pid")
+    os.kill(process, signal.SIGSTOP)
+    try:
+        told = [await here.send(Role.WORKER, "told", bytes(int(size))) for _ in range(int(count))]
+    finally:
+        os.kill(process, signal.SIGCONT)
+    return told, await here.call(other, "heard", timeout=60)
+
+
+async def both(other):
+    """
+    Speak with everybody, and have the master speak back.
+    """
+    said = [
+        await here.call(Role.MASTER, "back", "to me"),
+        await here.send(Role.MASTER, "note", {"a": [1, None]}),
+        await here.call(Role.MASTER, "notes"),
+        await here.send(Role.WORKER, "told", b"1"),
+        await here.broadcast("told", b"12"),
+        await here.call(other, "lengths"),
+        heard,
+    ]
+    return [os.getpid(), *said]
+
+
+async def outlast(other):
+    """
+    Call the other one, which answers when it drains; then call its successor.
+    """
+    return [await here.call(other, "drained", timeout=60), await here.call(other, "pid")]
+
+
 async def call(other, topic):
     """
     Call the other one.
@@ -85,7 +137,14 @@ async def call(other, topic):
         return str(error)
 
 
-ACTIONS = {"large": large, "flood": flood, "call": call}
+ACTIONS = {
+    "large": large,
+    "flood": flood,
+    "deafen": deafen,
+    "both": both,
+    "outlast": outlast,
+    "call": call,
+}
 
 
 class Messaging(Resource):
@@ -99,6 +158,23 @@ class Messaging(Resource):
         done.addBoth(lambda result: request.write(repr(result).encode()))
         done.addCallback(lambda _: request.finish())
         return NOT_DONE_YET
+
+
+class Talking(ClusterService):
+    """
+    The master, for C{--service}.
+    """
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.notes = []
+        self.handle("note")(lambda message: self.notes.append(message.value))
+
+    async def messageReceived(self, message):
+        if message.topic == "notes":
+            return self.notes
+        await self.send(message.sender, "told", b"123")
+        return [message.value, await self.call(message.sender, "pid")]
 
 
 resource = Messaging()

@@ -86,6 +86,22 @@ class ExampleTests(ClusterTestCase):
         found = {(one["answer"]["price"], one["answer"]["queries"]) for one in answers}
         self.assertEqual(found, {(101, 1)})
 
+    async def test_messages(self) -> None:
+        """
+        examples/messages.py shows at each worker what was pinned up at one,
+        and at one that has started since.
+        """
+        cluster = await self.cluster(
+            "messages:board", "--service", "messages:Keeper", workers=2, env=FIRST
+        )
+        client = await connect(cluster.port)
+        client.send(b"POST / HTTP/1.0\r\nContent-Length: 11\r\n\r\ntea at four")
+        self.assertIn(b", 2 workers are told\n", await client.end())
+        os.kill(cluster.ready()[1], signal.SIGKILL)
+        await cluster.says(r"slot 1 generation 1 pid \d+\] ready", times=2)
+        for _ in range(4):
+            self.assertEqual(await get(cluster.port), b"tea at four\n")
+
     async def test_login(self) -> None:
         """
         examples/login.py knows in each worker who has logged in to one.

@@ -5,6 +5,8 @@ Messages between the workers of a cluster.
 from __future__ import annotations
 
 import ast
+import re
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import ensureDeferred
@@ -20,6 +22,16 @@ async def ask(port: int | str, path: str) -> Any:
     Have one of the workers do something.
     """
     return ast.literal_eval((await get(port, path)).decode())
+
+
+def mostMemoryOf(pid: int) -> int:
+    """
+    The most bytes that a process has had in memory so far.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None, status
+    return int(found[1]) * 1024
 
 
 class MessagesTests(ClusterTestCase):
@@ -57,6 +69,53 @@ class MessagesTests(ClusterTestCase):
         self.assertEqual((await cluster.status())["dropped"], 1)
         status = await cluster.ctl("status")
         self.assertIn("1 message dropped: a worker did not read", status.out)
+
+    async def test_stopped(self) -> None:
+        """
+        What is told to all costs the master no more memory for a worker that
+        does not run than the bound: the rest is dropped, counted, and said once.
+        """
+        cluster = await self.cluster("messaging:resource", "--hung-timeout", "60")
+        before = mostMemoryOf(cluster.pid)
+        told, (count, same) = await ask(cluster.port, f"/deafen/{MEGABYTE}/300")
+        self.assertEqual((len(told), set(told)), (300, {0, 1}))
+        self.assertEqual((count, same), (sum(told), True))
+        self.assertTrue(60 <= sum(told) <= 80, sum(told))
+        self.assertLess(mostMemoryOf(cluster.pid) - before, 150 * MEGABYTE)
+        self.assertEqual((await cluster.status())["dropped"], 300 - sum(told))
+        self.assertEqual(len(cluster.matching("messages for it are dropped")), 1)
+
+    async def test_everybody(self) -> None:
+        """
+        Workers and master send to each other and call each other, also while
+        one of them waits for the other's answer.
+        """
+        cluster = await self.cluster(
+            "messaging:resource", "--service", "messaging:Talking", workers=2
+        )
+        pid, back, sent, notes, others, everyone, theirs, mine = await ask(cluster.port, "/both")
+        self.assertEqual(back, ["to me", pid])
+        self.assertEqual((sent, notes), (1, [{"a": [1, None]}]))
+        self.assertEqual((others, everyone), (1, 2))
+        self.assertEqual((theirs, mine), ([1, 2], [3, 2]))
+
+    async def test_restarted(self) -> None:
+        """
+        A worker that is replaced while it has a call to answer still answers
+        it, and the next one goes to its successor.
+        """
+        cluster = await self.cluster("messaging:resource")
+        before = cluster.ready()
+        asking = ensureDeferred(ask(cluster.port, "/outlast"))
+        (line,) = await cluster.says(r"slot \d waits until it drains")
+        found = re.search(r"slot (\d) waits", line)
+        assert found is not None, line
+        slot = int(found[1])
+        finished = await cluster.ctl("restart", str(slot))
+        self.assertEqual(finished.code, 0, finished.err)
+        answers = await asking
+        self.assertEqual(answers, [before[slot], cluster.ready()[slot]])
+        self.assertNotEqual(answers[0], answers[1])
 
     async def test_called(self) -> None:
         """

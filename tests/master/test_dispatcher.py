@@ -7,7 +7,7 @@ C{accepted == acked + shed + in flight} at every moment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hypothesis import settings
@@ -45,8 +45,14 @@ class Worker:
     @ivar refused: How many it has refused.
     """
 
-    def __init__(self, slot: int, credit: int = CREDIT, generation: int = 1) -> None:
-        self.recipient = Recipient(slot, self, credit, generation)
+    def __init__(
+        self,
+        slot: int,
+        credit: int = CREDIT,
+        generation: int = 1,
+        listeners: Collection[int] = (0,),
+    ) -> None:
+        self.recipient = Recipient(slot, self, credit, generation, listeners)
         self.scheduled = False
         self.paused = False
         self.lost = False
@@ -87,6 +93,7 @@ class Worker:
         Take sockets.
         """
         assert first == len(self.sent) and len(listeners) == len(descriptors)
+        assert self.recipient.listeners.issuperset(listeners), "it does not listen there"
         self.held.update(range(first, first + len(descriptors)))
         self.sent.extend(descriptors)
         self.handoffs.append(len(descriptors))
@@ -137,10 +144,10 @@ class Bench:
         """Remember."""
         self.placed += 1
 
-    def accept(self, count: int = 1) -> None:
+    def accept(self, count: int = 1, listener: int = 0) -> None:
         """Submit connections in one turn of the reactor."""
         for _ in range(count):
-            self.dispatcher.submit(Connection(self.descriptor(), 0, ("::1", 1)))
+            self.dispatcher.submit(Connection(self.descriptor(), listener, ("::1", 1)))
             self.submitted += 1
         self.dispatcher.flush()
 
@@ -149,9 +156,13 @@ class Bench:
         self.made += 1
         return self.made - 1
 
-    def giveBack(self, worker: Worker, count: int = 1, state: bytes | None = None) -> list[int]:
+    def giveBack(
+        self, worker: Worker, count: int = 1, state: bytes | None = None, listener: int = 0
+    ) -> list[int]:
         """Have a worker give connections back."""
-        connections = [Connection(self.descriptor(), 0, (), state, (10, 20)) for _ in range(count)]
+        connections = [
+            Connection(self.descriptor(), listener, (), state, (10, 20)) for _ in range(count)
+        ]
         self.returned += count
         self.dispatcher.giveBack(worker.recipient, connections)
         return [connection.descriptor for connection in connections]
@@ -331,7 +342,13 @@ class DispatcherMachine(RuleBasedStateMachine):
             raise AssertionError("it never ends")
         scheduled = [one for one in self.alive() if one.scheduled]
         if scheduled and not any(one.paused for one in scheduled):
-            assert self.dispatcher.waiting == 0, "something starves"
+            self.assertNothingStarves()
+
+    def assertNothingStarves(self) -> None:
+        """
+        When all has arrived, nothing waits.
+        """
+        assert self.dispatcher.waiting == 0, "something starves"
 
     @invariant()
     def accountBalances(self) -> None:
@@ -382,6 +399,143 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert self.dispatcher.capacity <= 0 or not self.queue, "the listener was not woken"
 
 
+LISTENERS = range(3)
+
+
+class ListenersMachine(DispatcherMachine):
+    """
+    The same with workers that don't all listen on the same, and change their
+    minds, and with listeners that are closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queues = dict.fromkeys(LISTENERS, 0)
+
+    def onCapacity(self) -> None:
+        """
+        What the listeners do.
+        """
+        self.acceptQueued()
+
+    def acceptQueued(self) -> None:
+        """
+        Accept from the kernel's queues as far as there is capacity.
+        """
+        for listener in self.queues:
+            count = max(0, min(self.queues[listener], self.dispatcher.capacityOf(listener)))
+            self.queues[listener] -= count
+            self.bench.accept(count, listener)
+
+    @rule(
+        credit=st.integers(1, CREDIT),
+        generation=st.integers(1, 2),
+        listeners=st.sets(st.sampled_from(LISTENERS)),
+    )
+    def join(self, credit: int, generation: int = 1, listeners: Collection[int] = (0, 1)) -> None:
+        """A worker becomes Ready."""
+        if len(self.alive()) >= 4:
+            return
+        wanted = self.queues.keys() & listeners
+        worker = Worker(len(self.workers), credit, generation, wanted)
+        worker.scheduled = True
+        self.workers.append(worker)
+        self.dispatcher.schedule(worker.recipient)
+
+    @rule(data=st.data(), listeners=st.sets(st.sampled_from(LISTENERS)))
+    @precondition(lambda self: self.alive())
+    def listen(self, data: st.DataObject, listeners: set[int]) -> None:
+        """The app in a worker listens somewhere else, whether it drains or not."""
+        worker = data.draw(st.sampled_from(self.alive()))
+        self.dispatcher.listen(worker.recipient, self.queues.keys() & listeners)
+
+    @rule(listener=st.sampled_from(LISTENERS))
+    def abandon(self, listener: int) -> None:
+        """A listener that nobody wants any more is closed, once and for all."""
+        if self.queues.pop(listener, None) is None:
+            return
+        for worker in self.alive():
+            self.dispatcher.listen(worker.recipient, worker.recipient.listeners - {listener})
+        self.dispatcher.abandon(listener, "closed")
+        self.forcedOn(listener, 2)
+
+    def forcedOn(self, listener: int, count: int) -> None:
+        """
+        Submit what the kernel had taken in; of what is closed nothing waits.
+        """
+        before = sum(number for number, _ in self.bench.sheds)
+        self.bench.accept(count, listener)
+        after = sum(number for number, _ in self.bench.sheds)
+        assert after - before == (0 if listener in self.queues else count)
+
+    @rule(count=st.integers(1, 12), listener=st.sampled_from(LISTENERS))
+    def connect(self, count: int, listener: int = 0) -> None:
+        """Clients come."""
+        if listener in self.queues:
+            self.queues[listener] += count
+            self.acceptQueued()
+
+    @rule(count=st.integers(1, 6), listener=st.sampled_from(LISTENERS))
+    def force(self, count: int, listener: int = 0) -> None:
+        """A listener that closes submits all there is, room or no room."""
+        self.forcedOn(listener, count)
+
+    @rule(
+        data=st.data(),
+        state=st.sampled_from([None, b"{}"]),
+        listener=st.sampled_from(LISTENERS),
+    )
+    @precondition(lambda self: any(worker.served > 0 for worker in self.alive()))
+    def giveBack(self, data: st.DataObject, state: bytes | None, listener: int = 0) -> None:
+        """A worker gives back what others can go on with."""
+        worker = data.draw(st.sampled_from([one for one in self.alive() if one.served > 0]))
+        if self.dispatcher.serves(listener):
+            count = data.draw(st.integers(1, worker.served))
+            worker.givenBack = max(worker.closed, worker.givenBack) + count
+            self.bench.giveBack(worker, count, state, listener)
+
+    def assertNothingStarves(self) -> None:
+        """
+        When all has arrived, what waits has nobody who could take it.
+        """
+        scheduled = [one.recipient for one in self.alive() if one.scheduled]
+        newest = max((one.generation for one in scheduled), default=0)
+        latest = [one for one in scheduled if one.generation == newest]
+        for waiting, takers in (
+            (self.dispatcher._waiting, scheduled),
+            (self.dispatcher._returned, latest),
+        ):
+            for connection in waiting:
+                assert connection.listener in self.queues, "it waits for what is closed"
+                assert not any(connection.listener in one.listeners for one in takers), "starves"
+
+    @invariant()
+    def capacityIsRight(self) -> None:
+        """
+        Nobody queues in vain, in the kernel or here, while there is a worker
+        that could take it.
+        """
+        for worker in self.alive():
+            able = worker.scheduled and not worker.paused and worker.recipient.credit > 0
+            for listener in worker.recipient.listeners if able else ():
+                assert not self.queues[listener], "the listener was not woken"
+                waiting = [one.listener for one in self.dispatcher._waiting]
+                assert listener not in waiting, "it could be given away"
+
+    @invariant()
+    def knowsWhoServes(self) -> None:
+        """What can be given back is what a worker of the newest generation listens on."""
+        scheduled = [one for one in self.alive() if one.scheduled]
+        newest = max((one.recipient.generation for one in scheduled), default=0)
+        for listener in LISTENERS:
+            expected = any(
+                listener in one.recipient.listeners
+                for one in scheduled
+                if one.recipient.generation == newest and not one.paused
+            )
+            assert self.dispatcher.serves(listener) == expected
+
+
 class StatefulTests(SynchronousTestCase):
     """
     The account under whatever may happen.
@@ -393,6 +547,14 @@ class StatefulTests(SynchronousTestCase):
         """
         run_state_machine_as_test(
             DispatcherMachine, settings=settings(max_examples=120, stateful_step_count=50)
+        )
+
+    def test_anyListeners(self) -> None:
+        """
+        Nor one of L{ListenersMachine}.
+        """
+        run_state_machine_as_test(
+            ListenersMachine, settings=settings(max_examples=120, stateful_step_count=50)
         )
 
 
