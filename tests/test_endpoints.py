@@ -6,7 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint, serverFromString
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+    quoteStringArgument,
+    serverFromString,
+)
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
@@ -51,11 +58,40 @@ class EndpointTests(SynchronousTestCase):
         self.assertIsInstance(unix, UNIXServerEndpoint)
         self.assertEqual((unix._address, unix._mode), (r"/run/a:b=c\d", 0o600))
 
+    @settings(max_examples=40, deadline=None)
+    @given(path=st.text(st.characters(codec="utf-8"), min_size=1), mode=st.integers(0, 0o777))
+    def test_quoting(self, path: str, mode: int) -> None:
+        """
+        Whatever is quoted stays what it is, as an argument and as an option.
+        """
+        quoted = quoteStringArgument(path).replace("=", "\\=")
+        for text in (f"unix:{quoted}:mode={mode:o}", f"unix:mode={mode:o}:address={quoted}"):
+            plain: Any = self.parse(text)
+            shared = self.parse(f"cluster:{text}")._inner
+            self.assertEqual((plain._address, plain._mode), (path, mode))
+            self.assertEqual((shared._address, shared._mode), (path, mode))
+
+    def test_twice(self) -> None:
+        """
+        The prefix may come twice.
+        """
+        inner = self.parse("cluster:cluster:tcp:80")._inner
+        self.assertEqual(inner._inner._port, 80)
+
     def test_nonsense(self) -> None:
         """
         What can't be read is refused as without the prefix.
         """
-        self.assertRaises(ValueError, self.parse, "cluster:nonsense:1")
+        for text in (
+            "cluster:nonsense:1",
+            "cluster:",
+            "cluster",
+            "cluster:tcp:http",
+            "cluster:unix",
+        ):
+            self.assertRaises((ValueError, TypeError), self.parse, text)
+            inner = text.partition(":")[2]
+            self.assertRaises((ValueError, TypeError), self.parse, inner)
 
     def test_sharing(self) -> None:
         """

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import openDescriptors, socketPair
+from tests.support import noDescriptors, openDescriptors, socketPair
 from twisted_cluster import kernel
 
 if not sys.platform.startswith("linux"):
@@ -236,6 +236,90 @@ class OtherDescriptorsTests(SynchronousTestCase):
         ours, theirs = socketPair(self)
         theirs.sendall(b"12345")
         self.assertEqual(kernel.unreadBytes(ours.fileno()), 5)
+
+
+class ListeningTests(SynchronousTestCase):
+    """
+    Which descriptors listen.
+    """
+
+    def test_sockets(self) -> None:
+        """
+        Sockets that listen do, of any family; others don't.
+        """
+        path = self.mktemp()
+        for family, address in (
+            (socket.AF_INET, ("127.0.0.1", 0)),
+            (socket.AF_INET6, ("::1", 0)),
+            (socket.AF_UNIX, f"\0{path}"),
+        ):
+            with socket.socket(family, socket.SOCK_STREAM) as found:
+                found.bind(address)
+                self.assertFalse(kernel.isListening(found.fileno()))
+                found.listen()
+                self.assertTrue(kernel.isListening(found.fileno()))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+            self.assertFalse(kernel.isListening(found.fileno()))
+
+    def test_others(self) -> None:
+        """
+        Nor does anything else, or what there is not.
+        """
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        with open(os.devnull, "rb") as file, socket.create_server(("127.0.0.1", 0)) as gone:
+            for number in (reading, writing, file.fileno(), -1, 987):
+                self.assertFalse(kernel.isListening(number), number)
+        closed = gone.fileno()
+        self.assertFalse(kernel.isListening(closed))
+
+    def test_leaksNothing(self) -> None:
+        """
+        Asking opens nothing for good, and closes nothing.
+        """
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        ours, theirs = socketPair(self)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            numbers = (reading, writing, ours.fileno(), theirs.fileno(), listening.fileno(), 987)
+            before = openDescriptors()
+            for number in numbers * 3:
+                kernel.isListening(number)
+                kernel.isOpen(number)
+            kernel.listeningDescriptors()
+            self.assertEqual(openDescriptors(), before)
+
+    def test_noDescriptors(self) -> None:
+        """
+        It can be asked even when there is no descriptor left.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            with noDescriptors():
+                self.assertTrue(kernel.isListening(listening.fileno()))
+            self.assertTrue(kernel.isListening(listening.fileno()))
+
+    def test_all(self) -> None:
+        """
+        Those of this process are found, and nothing but those.
+        """
+        ours, _ = socketPair(self)
+        before = kernel.listeningDescriptors()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.assertEqual(kernel.listeningDescriptors() - before, {listening.fileno()})
+        self.assertNotIn(ours.fileno(), before)
+        self.assertEqual(kernel.listeningDescriptors(), before)
+
+    def test_open(self) -> None:
+        """
+        Whether there is a descriptor at all.
+        """
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.assertTrue(kernel.isOpen(writing))
+        os.close(writing)
+        self.assertFalse(kernel.isOpen(writing))
 
 
 class UsageTests(SynchronousTestCase):

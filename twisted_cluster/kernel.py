@@ -130,11 +130,13 @@ def isListening(descriptor: int) -> bool:
     Whether a descriptor is an open socket that listens for connections.
     """
     try:
-        # Of anything but a socket, socket.fromfd() would leak a copy.
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False
-        with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as found:
+        found = socket.socket(fileno=descriptor)
+        try:
             return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        finally:
+            found.detach()
     except OSError:
         return False
 

@@ -140,7 +140,7 @@ class BindSessionTests(BindingTestCase):
             ("\u20ac", "\u20ac" * 4000),
         ):
             error = self.refused("tcp", text, 80)
-            self.assertEqual((error.errno, error.strerror), (errno.EINVAL, told * 4000))
+            self.assertEqual((error.errno, error.strerror), (errno.EINVAL, expected))
 
     def test_unbound(self) -> None:
         """

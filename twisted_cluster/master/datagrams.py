@@ -109,6 +109,12 @@ class DatagramListener:
         """
         Close all sockets.
         """
+        self.closeNow()
+        return succeed(None)
+
+    def closeNow(self) -> None:
+        """
+        The same.
+        """
         self.state = ListenerState.CLOSED
         self.keep(())
-        return succeed(None)

@@ -20,7 +20,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -459,10 +459,22 @@ class Listener:
         @return: A Deferred that fires when it is closed, and all that the
             kernel had taken in by then has been accepted.
         """
+        self._cancelRetry()
+        return maybeDeferred(self._port.stopListening)
+
+    def closeNow(self) -> None:
+        """
+        Close the port, and not a turn later as Twisted's ports do: whoever
+        listened there may listen there again with its next word.
+        """
+        self._cancelRetry()
+        self._port.stopReading()
+        self._port.connectionLost(Failure(ConnectionDone()))
+
+    def _cancelRetry(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        return maybeDeferred(self._port.stopListening)
 
     def acceptLast(self) -> None:
         """

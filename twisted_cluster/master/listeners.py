@@ -242,7 +242,7 @@ class Listeners:
         }
         if listener.state is ListenerState.CLOSED:
             return
-        listener.close()
+        listener.closeNow()
         self._dispatcher.abandon(listener.number, "the app listens there no more")
         self.log.info("closed {name}: the app listens there no more", name=listener.name)
 
