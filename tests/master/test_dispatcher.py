@@ -746,6 +746,84 @@ class DispatcherTests(SynchronousTestCase):
         self.assertEqual(self.bench.sheds, [(1, "closed")] * 3)
         self.assertEqual(self.dispatcher.account(), Account(3, 0, 3, 0))
 
+    def test_capacityOf(self) -> None:
+        """
+        A listener may count on the credit of those who listen there, less what
+        waits for the same ones.
+        """
+        both, one = Worker(0, 4, listeners=(0, 1)), Worker(1, 3, listeners=(1,))
+        for worker in (both, one):
+            self.dispatcher.schedule(worker.recipient)
+        capacities = [self.dispatcher.capacityOf(listener) for listener in range(3)]
+        self.assertEqual(capacities, [4, 7, 0])
+        self.bench.accept(5, 2)
+        capacities = [self.dispatcher.capacityOf(listener) for listener in range(3)]
+        self.assertEqual((capacities, self.dispatcher.waiting), ([4, 7, 0], 5))
+        self.bench.accept(6, 0)
+        capacities = [self.dispatcher.capacityOf(listener) for listener in range(3)]
+        self.assertEqual((capacities, self.dispatcher.waiting), ([0, 3, 0], 7))
+        self.assertEqual((both.sent, one.sent), ([5, 6, 7, 8], []))
+
+    def test_waitsForOthers(self) -> None:
+        """
+        What waits for a worker that is yet to come keeps nobody else waiting.
+        """
+        dead = Worker(0, listeners=(1,))
+        self.dispatcher.schedule(dead.recipient)
+        self.bench.accept(CREDIT, 1)
+        self.dispatcher.lost(dead.recipient)
+        worker = self.worker(1)
+        self.assertEqual((self.dispatcher.capacityOf(0), self.dispatcher.capacity), (4, 4))
+        self.bench.accept(2)
+        self.assertEqual((worker.sent, self.dispatcher.waiting), ([4, 5], 4))
+        successor = Worker(0, listeners=(1,))
+        self.dispatcher.schedule(successor.recipient)
+        self.assertEqual((successor.sent, self.dispatcher.waiting), ([0, 1, 2, 3], 0))
+        self.assertEqual(self.dispatcher.account(), Account(6, 0, 0, 6))
+
+    def test_onlySome(self) -> None:
+        """
+        What waits is given to those who can take it, in order, and to nobody
+        else.
+        """
+        for listener in (0, 1, 2, 1):
+            self.bench.accept(1, listener)
+        worker = Worker(0, listeners=(1,))
+        self.dispatcher.schedule(worker.recipient)
+        self.assertEqual((worker.sent, self.dispatcher.waiting), ([1, 3], 2))
+        self.dispatcher.listen(worker.recipient, (0, 1))
+        self.assertEqual((worker.sent, self.dispatcher.waiting), ([1, 3], 2))
+        self.dispatcher.acknowledge(worker.recipient, 2, 0, [])
+        self.assertEqual((worker.sent, self.dispatcher.waiting), ([1, 3, 0], 1))
+
+    def test_serves(self) -> None:
+        """
+        What can be given back depends on the newest generation alone.
+        """
+        old, new = Worker(0, generation=1, listeners=(0, 1)), Worker(1, generation=2)
+        for worker in (old, new):
+            self.dispatcher.schedule(worker.recipient)
+        self.assertEqual([self.dispatcher.serves(listener) for listener in (0, 1)], [True, False])
+        self.dispatcher.throttle(new.recipient, True)
+        self.assertFalse(self.dispatcher.serves(0))
+        self.dispatcher.lost(new.recipient)
+        self.assertEqual([self.dispatcher.serves(listener) for listener in (0, 1)], [True, True])
+
+    def test_abandonedReturned(self) -> None:
+        """
+        Neither does what is given back wait for a listener that is no more.
+        """
+        worker = self.worker()
+        self.served(worker, 2)
+        self.dispatcher.throttle(worker.recipient, True)
+        self.bench.giveBack(worker)
+        self.dispatcher.abandon(0, "closed")
+        self.assertEqual(self.bench.closed, [0, 1, 2])
+        self.dispatcher.throttle(worker.recipient, False)
+        self.bench.giveBack(worker)
+        self.assertEqual(self.bench.closed, [0, 1, 2, 3])
+        self.assertEqual(self.dispatcher.account(), Account(2, 0, 2, 0))
+
     def served(self, worker: Worker, count: int) -> None:
         """
         Have a worker serve connections.
