@@ -60,9 +60,12 @@ class IdleHTTPTests(ClusterTestCase):
         both workers have their share.
         """
         cluster = await self.cluster("hello:quiet")
-        clients = [await connect(cluster.port) for _ in range(50)]
-        for client in clients:
-            self.assertEqual((await ask(client))[1], 1)
+        clients = []
+        for _ in range(50):
+            # One after another, so that both workers always have credit and the
+            # turns decide.
+            clients.append(await connect(cluster.port))
+            self.assertEqual((await ask(clients[-1]))[1], 1)
         for generation in (2, 3, 4):
             await reload(cluster)
             answers = await gatherResults(
