@@ -115,6 +115,30 @@ class EndpointTests(ClusterTestCase):
         self.assertEqual({(await who(port))[0] for _ in range(4)}, {0, 1})
         await cluster.stop()
 
+    async def test_systemdOfApp(self) -> None:
+        """
+        An app that takes such a socket by itself gets it, in workers of either
+        kind and in the next generation, and harms nothing by closing what it
+        takes for its own descriptor.
+        """
+        with open(os.path.join(self.directory, "hello"), "w", encoding="ascii") as file:
+            file.write("hello\n")
+        for preload in ("--preload", "--no-preload"):
+            with socket.create_server(("127.0.0.1", 0)) as inherited:
+                cluster = self.launch(
+                    *(preload, "--workers", "2", "web", "--listen", "systemd:domain=INET:index=0"),
+                    *("--path", self.directory),
+                    childFDs={3: inherited.fileno()},
+                    env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+                    wrapper=(sys.executable, "-c", AS_SYSTEMD),
+                )
+                port = inherited.getsockname()[1]
+            await cluster.allReady(2)
+            self.assertEqual(await get(port, "/hello"), b"hello\n")
+            self.assertEqual((await cluster.ctl("reload")).code, 0)
+            self.assertEqual(await get(port, "/hello"), b"hello\n")
+            await cluster.stop()
+
     async def test_addressInUse(self) -> None:
         """
         An address that is taken ends the command with exit code 1 and one
